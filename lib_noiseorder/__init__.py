@@ -1,0 +1,26 @@
+"""Noise Order: the initial noise of a diffusion sampler put in order. Importing this costs torch and nothing else."""
+
+from .denoiser import Denoiser, NoiseLevel, along_noise, clean
+from .erasure import erase
+from .injection import aggregate, inject, inject_calibrated
+from .ordering import OrderedNoise, Report, order_noise
+from .settings import KNOBS, NoiseOrderSettings, SettingsError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "KNOBS",
+    "Denoiser",
+    "NoiseLevel",
+    "NoiseOrderSettings",
+    "OrderedNoise",
+    "Report",
+    "SettingsError",
+    "aggregate",
+    "along_noise",
+    "clean",
+    "erase",
+    "inject",
+    "inject_calibrated",
+    "order_noise",
+]

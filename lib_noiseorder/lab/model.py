@@ -1,0 +1,105 @@
+"""The lab's two trained models and their sampler."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from ..denoiser import NoiseLevel, along_noise, clean
+from .network import ShapesNet
+from .world import NO_PROMPT, Prompt, to_tokens
+
+STEPS = 16
+GUIDANCE = {"eps": 3.5, "flow": 3.0}
+"""Each model's best classifier-free guidance scale."""
+
+
+class LabModel:
+    """A trained model of the shapes world with its noise schedule.
+
+    Attributes:
+        family: "eps" (Stable Diffusion's schedule, non-zero terminal SNR) or "flow" (rectified flow).
+        evaluations: network evaluations per picture so far; reset it at will.
+    """
+
+    def __init__(self, family: str, device: str | torch.device = "cpu"):
+        if family not in GUIDANCE:
+            raise ValueError(f"family must be one of {', '.join(GUIDANCE)}, got {family!r}")
+        self.family = family
+        self.guidance = GUIDANCE[family]
+        self.device = torch.device(device)
+        self.evaluations = 0
+        weights = load(files(__package__).joinpath(f"weights/{family}.safetensors").read_bytes())
+        self._net = ShapesNet()
+        self._net.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        self._net.eval().requires_grad_(False).to(self.device)
+        self._alpha_bar = alpha_bar()
+
+    def level(self, timestep: float) -> NoiseLevel:
+        """The noise level at a fraction of the schedule: 1 is the noisiest, 0 the cleanest."""
+        if self.family == "flow":
+            return NoiseLevel.flow(timestep)
+        return NoiseLevel.variance_preserving(self._alpha_bar[round(timestep * 999)].item())
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, timestep: float, tokens: Tensor) -> Tensor:
+        """One evaluation: eps or velocity [B, 3, 24, 24] for noisy pixels at a fraction of the schedule."""
+        self.evaluations += 1
+        time = torch.full((len(x),), timestep, device=x.device)
+        if self.family == "eps":
+            time = (time * 999).round() / 999
+        return self._net(x, time, tokens)
+
+    @torch.no_grad()
+    def predict_pair(self, x: Tensor, timestep: float, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Two evaluations, as one batch: with the prompt, and without."""
+        both = torch.cat([tokens, torch.full_like(tokens, NO_PROMPT)])
+        conditional, unconditional = self.predict(torch.cat([x, x]), timestep, both).chunk(2)
+        self.evaluations += 1
+        return conditional, unconditional
+
+    def guided(self, x: Tensor, timestep: float, tokens: Tensor) -> Tensor:
+        """The prediction under classifier-free guidance."""
+        if self.guidance == 1:
+            return self.predict(x, timestep, tokens)
+        conditional, unconditional = self.predict_pair(x, timestep, tokens)
+        return unconditional + self.guidance * (conditional - unconditional)
+
+    def timesteps(self, steps: int = STEPS) -> list[float]:
+        """The sampler's fractions of the schedule, noisiest first ("trailing" spacing)."""
+        if self.family == "flow":
+            return [1 - step / steps for step in range(steps)]
+        return [(round(1000 - step * 1000 / steps) - 1) / 999 for step in range(steps)]
+
+    def sample(self, noise: Tensor, prompts: list[Prompt], steps: int = STEPS) -> Tensor:
+        """Deterministic sampling (DDIM, or Euler for flow) from noise [B, 3, 24, 24] to normalised pixels."""
+        x, tokens = noise, to_tokens(prompts).to(noise.device)
+        schedule = self.timesteps(steps)
+        for timestep, following in zip(schedule, [*schedule[1:], None]):
+            prediction = self.guided(x, timestep, tokens)
+            level = self.level(timestep)
+            x0 = clean(prediction, x, level, self.family)
+            if following is None:
+                return x0
+            target = self.level(following)
+            x = target.alpha * x0 + target.sigma * (x - level.alpha * x0) / level.sigma
+        raise ValueError(f"steps must be at least 1, got {steps}")
+
+    def denoiser(self, prompts: list[Prompt]):
+        """`lib_noiseorder.denoiser.Denoiser` for these prompts."""
+        tokens = to_tokens(prompts).to(self.device)
+
+        def denoise(noise: Tensor, timestep: float) -> Tensor:
+            prediction = self.predict(noise, timestep, tokens)
+            return along_noise(prediction, noise, self.level(timestep), self.family)
+
+        return denoise
+
+
+def alpha_bar() -> Tensor:
+    """ᾱ of Stable Diffusion 1's scaled-linear schedule, 1000 steps; ᾱ_T = 0.0047, so pure noise is never reached."""
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - beta, 0).float()

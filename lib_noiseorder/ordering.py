@@ -1,0 +1,121 @@
+"""The one way through: draw → erase → ask the model at the key timesteps → aggregate → inject."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .denoiser import Denoiser
+from .erasure import erase
+from .injection import aggregate, inject, inject_calibrated
+from .keysteps import key_timesteps
+from .settings import NoiseOrderSettings
+from .tensors import correlation, to_compute
+
+Draw = Callable[[int], Tensor]
+"""Gives the k-th independent N(0, I) noise [B, …] of the pictures of a batch, k = 1, 2, …; 1 is the host's own."""
+
+
+@dataclass
+class Report:
+    """What happened to the noise of one batch."""
+
+    evaluations: int = 0
+    """Model evaluations per picture."""
+    seconds: float = 0.0
+    """Wall-clock time of drawing, asking and injecting."""
+    mean_before: float = 0.0
+    std_before: float = 0.0
+    mean_after: float = 0.0
+    std_after: float = 0.0
+    """Mean and standard deviation over the batch, before (first draw) and after."""
+    correlation: float | None = None
+    """Mean correlation of the semantics with the noise; None where the model was not asked."""
+    skipped: list[str] = field(default_factory=list)
+    """What was left out, and why."""
+
+
+@dataclass(frozen=True)
+class OrderedNoise:
+    noise: Tensor
+    """What the sampler starts from: shape, dtype and device of the draws."""
+    report: Report
+
+
+def order_noise(settings: NoiseOrderSettings, draw: Draw, denoiser: Denoiser | None) -> OrderedNoise:
+    """Put the initial noise of a batch in order.
+
+    Args:
+        settings: what to do. Switched off, the first draw comes back bit for bit.
+        draw: `draw(k)` gives the k-th independent noise [B, …], k = 1 … `erasure_samples`.
+        denoiser: `denoiser(noise, timestep)`; see `lib_noiseorder.denoiser`. None: erasure only.
+
+    Returns:
+        The noise and a report. A sample whose predictions are not finite keeps its erased noise; the report says so.
+
+    Raises:
+        ValueError: draws or predictions of unequal shapes. What draw or denoiser raise passes through.
+    """
+    started = time.perf_counter()
+    if not settings.enabled:
+        return OrderedNoise(draw(1), Report(skipped=["switched off"]))
+    settings = settings.resolved()
+    first = draw(1)
+    report = Report(mean_before=first.double().mean().item(), std_before=first.double().std().item())
+    noise = erase(first if k == 1 else draw(k) for k in range(1, settings.erasure_samples + 1))
+    ordered = inject_semantics(settings, noise, denoiser, report)
+    report.seconds = time.perf_counter() - started
+    return ordered
+
+
+def inject_semantics(
+    settings: NoiseOrderSettings, noise: Tensor, denoiser: Denoiser | None, report: Report | None = None
+) -> OrderedNoise:
+    """The second half of `order_noise`, for hosts that erase and inject at different places.
+
+    Args:
+        settings: resolved settings.
+        noise: purified noise z_T [B, …].
+        denoiser: as in `order_noise`.
+        report: filled in and returned; a fresh one without it.
+    """
+    started = time.perf_counter()
+    if report is None:
+        report = Report(mean_before=noise.double().mean().item(), std_before=noise.double().std().item())
+    adjusted = noise
+    if settings.asks_the_model:
+        if denoiser is None:
+            report.skipped.append("injection: no denoiser for this model")
+        else:
+            adjusted = _injected(settings, noise, denoiser, report)
+    if settings.noise_scale != 1:
+        adjusted = adjusted * settings.noise_scale
+    report.mean_after, report.std_after = adjusted.double().mean().item(), adjusted.double().std().item()
+    report.seconds += time.perf_counter() - started
+    return OrderedNoise(adjusted, report)
+
+
+def _injected(settings: NoiseOrderSettings, noise: Tensor, denoiser: Denoiser, report: Report) -> Tensor:
+    steps = key_timesteps(settings)
+    if not steps:
+        report.skipped.append("injection: every key timestep weighs nothing")
+        return noise
+    predictions = []
+    for step in steps:
+        predictions.append(denoiser(noise, step.timestep))
+        report.evaluations += 1
+    semantics = aggregate(predictions, [step.weight for step in steps])
+    usable = torch.isfinite(to_compute(semantics)).reshape(len(noise), -1).all(1)
+    if not usable.all():
+        lost = int((~usable).sum())
+        report.skipped.append(f"injection: the model's predictions are not finite for {lost} of {len(noise)} pictures")
+        if not usable.any():
+            return noise
+    rule = inject if settings.injection == "literal" else inject_calibrated
+    keep = usable.view(-1, *[1] * (noise.ndim - 1))
+    report.correlation = correlation(semantics[usable], noise[usable])
+    return torch.where(keep, rule(noise, semantics.masked_fill(~keep, 0), settings.strength), noise)

@@ -1,0 +1,266 @@
+"""Every knob once: name, label, meaning, range, default, infotext key and API key.
+
+The panel, the API, the infotext, the grid axes and README's table are all made from this file. The API key of a knob
+is its field name; the order of the fields is the order of the panel's flat argument list and only ever grows at its end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+INFOTEXT_PREFIX = "Noise Order"
+CUSTOM = "Custom"
+
+PRESETS: dict[str, dict[str, Any]] = {
+    CUSTOM: {},
+    "Paper": {
+        "erasure_samples": 4,
+        "strength": 0.1,
+        "injection": "literal",
+        "strength_schedule": "constant",
+        "noise_scale": 1.0,
+        "layout_weight": 1.0,
+        "structure_weight": 1.0,
+        "detail_weight": 1.0,
+        "layout_timestep": 0.9,
+        "structure_timestep": 0.5,
+        "detail_timestep": 0.1,
+    },
+}
+"""What each preset decides. Custom decides nothing."""
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used. The text names the field, the value and the range."""
+
+
+@dataclass(frozen=True)
+class Knob:
+    """What is known about one field of the settings."""
+
+    name: str
+    kind: type
+    label: str
+    help: str
+    default: Any
+    minimum: float | None = None
+    maximum: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    advanced: bool = False
+
+    @property
+    def infotext_key(self) -> str:
+        return f"{INFOTEXT_PREFIX} {self.label.lower()}"
+
+    @property
+    def range(self) -> str:
+        if self.kind is bool:
+            return "true or false"
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        return f"{'an integer' if self.kind is int else 'a number'} from {self.minimum:g} to {self.maximum:g}"
+
+    def checked(self, value: Any) -> Any:
+        """The value in the knob's type. Raises SettingsError for anything but a value of the range."""
+        if self.kind is bool:
+            valid = isinstance(value, bool)
+        elif self.choices:
+            valid = isinstance(value, str) and value in self.choices
+        else:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            valid = number and self.minimum <= value <= self.maximum and (self.kind is float or value == int(value))
+        if not valid:
+            shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
+            raise SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {shown} is not {self.range}")
+        return self.kind(value)
+
+    def parsed(self, text: str) -> Any:
+        """The value an infotext's text stands for, checked."""
+        text = str(text).strip()
+        if self.kind is bool:
+            return self.checked({"true": True, "false": False}.get(text.lower(), text))
+        if self.choices:
+            return self.checked(text)
+        try:
+            return self.checked(self.kind(text))
+        except (ValueError, OverflowError) as error:
+            raise error if isinstance(error, SettingsError) else SettingsError(
+                f"{INFOTEXT_PREFIX}: {self.name} = {text!r} is not {self.range}"
+            ) from None
+
+
+def _knob(default: Any, label: str, help: str, **limits: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"label": label, "help": help, **limits})
+
+
+def _weight(stage: str, decides: str, default: float = 1.0) -> Any:
+    return _knob(
+        default,
+        f"{stage.capitalize()} weight",
+        f"How much the model's answer at the {stage} timestep counts ({decides}). 0 saves its evaluation.",
+        minimum=-2.0, maximum=2.0, step=0.05,
+    )  # fmt: skip
+
+
+def _timestep(stage: str, default: float) -> Any:
+    return _knob(
+        default,
+        f"{stage.capitalize()} timestep",
+        f"Where in the model's noise schedule the {stage} is asked for: 1 is pure noise, 0 the finished picture.",
+        minimum=0.0, maximum=1.0, step=0.01, advanced=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NoiseOrderSettings:
+    """All settings of one generation; immutable, validated when made.
+
+    Raises:
+        SettingsError: a value of the wrong type or out of its range, or one that contradicts the preset.
+    """
+
+    enabled: bool = _knob(False, "Enable", "Replace the random initial noise by noise put in order.")
+    preset: str = _knob(
+        CUSTOM,
+        "Preset",
+        "Paper: the paper's formulas to the letter. Custom: the knobs below.",
+        choices=tuple(PRESETS),
+    )
+    erasure_samples: int = _knob(
+        4,
+        "Erasure draws",
+        "How many independent noises are summed, so that no single draw's accidental semantics survives. "
+        "1 keeps the seed's own noise. Costs no evaluation.",
+        minimum=1, maximum=64, step=1,
+    )  # fmt: skip
+    strength: float = _knob(
+        0.1,
+        "Strength",
+        "How much of the model's own predictions for the prompt is mixed into the noise (δ in the paper). 0 asks nothing.",
+        minimum=-2.0, maximum=2.0, step=0.01,
+    )  # fmt: skip
+    layout_weight: float = _weight("layout", "early steps: what goes where")
+    structure_weight: float = _weight("structure", "middle steps: shapes")
+    detail_weight: float = _weight("detail", "late steps: texture")
+    injection: str = _knob(
+        "calibrated",
+        "Injection",
+        "calibrated: every picture's noise keeps its own mean and standard deviation. "
+        "literal: the paper's formula as printed, which lets the noise grow.",
+        choices=("calibrated", "literal"), advanced=True,
+    )  # fmt: skip
+    strength_schedule: str = _knob(
+        "constant",
+        "Strength schedule",
+        "How the strength fades from the layout to the detail timestep.",
+        choices=("constant", "linear", "cosine"), advanced=True,
+    )  # fmt: skip
+    noise_scale: float = _knob(
+        1.0,
+        "Noise scale",
+        "Multiplies the finished noise. 0.8 to 0.9 gives calmer pictures with fewer mistakes and a little less variety.",
+        minimum=0.5, maximum=1.5, step=0.01, advanced=True,
+    )  # fmt: skip
+    layout_timestep: float = _timestep("layout", 0.9)
+    structure_timestep: float = _timestep("structure", 0.5)
+    detail_timestep: float = _timestep("detail", 0.1)
+
+    def __post_init__(self) -> None:
+        for knob in KNOBS:
+            object.__setattr__(self, knob.name, knob.checked(getattr(self, knob.name)))
+        for name, decided in PRESETS[self.preset].items():
+            value = getattr(self, name)
+            if value not in (decided, KNOB[name].default):
+                raise SettingsError(
+                    f"{INFOTEXT_PREFIX}: {name} = {value!r} contradicts preset {self.preset!r}, which sets {decided!r}; "
+                    f"use preset {CUSTOM!r} to choose {name} yourself"
+                )
+        if self.resolved().strength != 0 and not self.resolved().asks_the_model:
+            raise SettingsError(
+                f"{INFOTEXT_PREFIX}: layout_weight, structure_weight and detail_weight = 0 leave nothing to inject with "
+                f"strength = {self.strength:g}; set a weight other than 0, or strength = 0"
+            )
+
+    def resolved(self) -> NoiseOrderSettings:
+        """The settings with the preset's values in place and the preset named Custom."""
+        if self.preset == CUSTOM:
+            return self
+        return dataclasses.replace(self, preset=CUSTOM, **PRESETS[self.preset])
+
+    @property
+    def asks_the_model(self) -> bool:
+        """Whether any key timestep costs a model evaluation (resolved settings only)."""
+        return self.strength != 0 and any((self.layout_weight, self.structure_weight, self.detail_weight))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every knob by its API key, as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NoiseOrderSettings:
+        """Settings from API keys; knobs not named keep their defaults.
+
+        Raises:
+            SettingsError: not a mapping, an unknown key (the nearest known one is named), or a bad value.
+        """
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"{INFOTEXT_PREFIX}: settings must be an object of named values, not {type(values).__name__}")
+        for key in values:
+            if key not in KNOB:
+                near = difflib.get_close_matches(str(key), KNOB, n=1, cutoff=0)
+                raise SettingsError(f"{INFOTEXT_PREFIX}: unknown setting {str(key)[:80]!r}; did you mean {near[0]!r}?")
+        return cls(**values)
+
+    @classmethod
+    def from_args(cls, args: Sequence[Any]) -> NoiseOrderSettings:
+        """Settings from an API's `args`: one object as the first value, or a flat list in the order of the knobs.
+
+        Raises:
+            SettingsError: too many values, or as `from_dict`.
+        """
+        if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Sequence):
+            raise SettingsError(f"{INFOTEXT_PREFIX}: args must be a list, not {type(args).__name__}")
+        if args and isinstance(args[0], Mapping):
+            return cls.from_dict(args[0])
+        if len(args) > len(KNOBS):
+            raise SettingsError(f"{INFOTEXT_PREFIX}: args has {len(args)} values, at most {len(KNOBS)} are known")
+        return cls(**{knob.name: value for knob, value in zip(KNOBS, args)})
+
+    def to_infotext(self) -> dict[str, str]:
+        """Every knob by its infotext key, as text."""
+        return {knob.infotext_key: str(getattr(self, knob.name)) for knob in KNOBS}
+
+    @classmethod
+    def from_infotext(cls, infotext: Mapping[str, Any] | str) -> NoiseOrderSettings:
+        """Settings from a picture's infotext: its parsed parameters, or the text itself.
+
+        Keys that are no knob of this version (results, other parameters) are passed over. Without any, the
+        defaults come back, switched off.
+
+        Raises:
+            SettingsError: a knob's text is no value of its range.
+        """
+        if isinstance(infotext, str):
+            infotext = dict(re.findall(rf"({INFOTEXT_PREFIX}[^:,]*): ([^,\n]+)", infotext))
+        return cls(**{knob.name: knob.parsed(infotext[knob.infotext_key]) for knob in KNOBS if knob.infotext_key in infotext})
+
+
+def _knobs() -> tuple[Knob, ...]:
+    kinds = {"bool": bool, "int": int, "float": float, "str": str}
+    return tuple(
+        Knob(name=field.name, kind=kinds[field.type], default=field.default, **field.metadata)
+        for field in dataclasses.fields(NoiseOrderSettings)
+    )
+
+
+KNOBS: tuple[Knob, ...] = _knobs()
+"""All knobs in the order of the panel's arguments."""
+
+KNOB: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
+"""All knobs by name."""

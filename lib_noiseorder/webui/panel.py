@@ -1,0 +1,57 @@
+"""The accordion in txt2img and img2img, made from the table of knobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from modules.ui_components import InputAccordion
+
+from ..settings import KNOBS, Knob, NoiseOrderSettings, SettingsError
+
+TITLE = "Noise Order"
+
+
+class Panel:
+    """The controls of one tab.
+
+    Attributes:
+        components: one per knob, in the knobs' order; the values of a generation come in this order.
+        infotext_fields: (component, function of the parsed infotext) pairs for the host's paste button.
+    """
+
+    def __init__(self, tab: str):
+        self._tab = tab
+        switch, *rest = KNOBS
+        made: dict[str, Any] = {}
+        with InputAccordion(switch.default, label=TITLE, elem_id=self._elem_id("accordion")) as accordion:
+            made[switch.name] = accordion
+            made.update((knob.name, self._component(knob)) for knob in rest if not knob.advanced)
+            with gr.Accordion("Advanced", open=False, elem_id=self._elem_id("advanced")):
+                made.update((knob.name, self._component(knob)) for knob in rest if knob.advanced)
+        self.components = [made[knob.name] for knob in KNOBS]
+        self.infotext_fields = [(made[knob.name], _pasted(knob)) for knob in KNOBS]
+
+    def _elem_id(self, name: str) -> str:
+        return f"{self._tab}_noise_order_{name}"
+
+    def _component(self, knob: Knob) -> Any:
+        common = {"label": knob.label, "value": knob.default, "elem_id": self._elem_id(knob.name), "info": knob.help}
+        if knob.choices:
+            return gr.Dropdown(choices=list(knob.choices), **common)
+        return gr.Slider(minimum=knob.minimum, maximum=knob.maximum, step=knob.step, **common)
+
+
+def _pasted(knob: Knob) -> Callable[[dict[str, Any]], Any]:
+    """What a pasted infotext sets the knob to: its value there; off for the switch, untouched for others, if absent."""
+
+    def value(parameters: dict[str, Any]) -> Any:
+        try:
+            if knob.infotext_key in parameters:
+                return getattr(NoiseOrderSettings.from_infotext(parameters), knob.name)
+        except SettingsError:
+            pass
+        return False if knob.name == "enabled" else None
+
+    return value

@@ -1,0 +1,153 @@
+"""One batch's way through the WebUI: armed noise source → wrapped sampler → report. Leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from modules import errors
+from torch import Tensor
+
+from .. import erase
+from ..ordering import Report, inject_semantics
+from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings
+from .draws import extra_draws
+from .probe import Interrupted, Sampling, ask_model
+
+_ON_JOB = "_noise_order_session"
+
+
+class Session:
+    """The ordering of the initial noise of one batch, from `process_batch` to `postprocess_batch`."""
+
+    def __init__(self, settings: NoiseOrderSettings):
+        self.settings = settings.resolved()
+        self.infotext = settings.to_infotext()
+        self.report: Report | None = None
+        self.finished = False
+        self._unhook: list[Callable[[], None]] = []
+
+    @staticmethod
+    def of(p: Any) -> Session | None:
+        return getattr(p, _ON_JOB, None)
+
+    # -- process_batch ---------------------------------------------------------------------------------------------
+
+    def arm(self, p: Any) -> None:
+        """Let the first `p.rng.next()` of the batch give the erased noise."""
+        setattr(p, _ON_JOB, self)
+        self._replace_once(p.rng, "next", self._erased)
+
+    def _erased(self, next_noise: Callable[[], Tensor], *, of: Any) -> Tensor:
+        first = next_noise()
+        self.report = Report(mean_before=first.double().mean().item(), std_before=first.double().std().item())
+        try:
+            draw = extra_draws(of)
+            return erase(first if k == 1 else draw(k) for k in range(1, self.settings.erasure_samples + 1))
+        except Exception as error:
+            self._skip("erasure", error)
+            return first
+
+    # -- process_before_every_sampling -----------------------------------------------------------------------------
+
+    def wrap_sampler(self, p: Any) -> None:
+        """Let the next call of the host's sampler start from the ordered noise, after every other script's hook."""
+        if self.finished or self.report is None or getattr(p, "is_hr_pass", False):
+            return
+        self._replace_once(p.sampler, "sample", self._txt2img)
+        self._replace_once(p.sampler, "sample_img2img", self._img2img)
+
+    def _txt2img(self, sample, p, x, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
+        sampling = Sampling(p, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
+        x = self._ordered(sampling, x, 1.0)
+        return sample(p, x, conditioning, unconditional_conditioning, *args, **kwargs)
+
+    def _img2img(self, sample, p, x, noise, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
+        sampling = Sampling(p, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
+        noise = self._ordered(sampling, noise, getattr(p, "initial_noise_multiplier", 1.0) or 1.0)
+        return sample(p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs)
+
+    def _ordered(self, sampling: Sampling, noise: Tensor, multiplier: float) -> Tensor:
+        """The noise with the prompt's semantics injected; the noise as it is if anything fails.
+
+        The host's img2img noise multiplier is divided out meanwhile: the model is shown unit-variance noise.
+        """
+        settings, report = self.settings, self.report
+        unit = noise / multiplier if multiplier != 1 else noise
+        try:
+            if settings.asks_the_model:
+                questions = sum(map(bool, (settings.layout_weight, settings.structure_weight, settings.detail_weight)))
+                ordered = ask_model(
+                    sampling, unit, questions, lambda denoiser: inject_semantics(settings, unit, denoiser, report)
+                ).noise
+            else:
+                ordered = inject_semantics(settings, unit, None, report).noise
+            noise = ordered * multiplier if multiplier != 1 else ordered
+        except Interrupted:
+            self.report.skipped.append("injection: interrupted")
+        except Exception as error:
+            self._skip("injection", error)
+        self._finish(sampling.p)
+        return noise
+
+    # -- postprocess_batch -----------------------------------------------------------------------------------------
+
+    def close(self, p: Any) -> None:
+        """Take every wrapper off; say so if the noise never reached the sampler."""
+        while self._unhook:
+            self._unhook.pop()()
+        if not self.finished:
+            if self.report is None:
+                self.report = Report()
+            self.report.skipped.append("everything: this job does not sample from the seed's noise")
+            self._finish(p)
+        if Session.of(p) is self:
+            delattr(p, _ON_JOB)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _replace_once(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+        """Shadow owner.name by replacement(original, …, of=owner) for one call."""
+        shadowed = vars(owner).get(name)
+        original = getattr(owner, name)
+
+        def restore() -> None:
+            if vars(owner).get(name) is once:
+                if shadowed is None:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, shadowed)
+
+        def once(*args: Any, **kwargs: Any) -> Any:
+            while self._unhook:
+                self._unhook.pop()()
+            return replacement(original, *args, of=owner, **kwargs)
+
+        setattr(owner, name, once)
+        self._unhook.append(restore)
+
+    def _skip(self, what: str, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
+        errors.report(f"{INFOTEXT_PREFIX}: {what} skipped, the picture is made all the same ({reason})", exc_info=True)
+        self.report.skipped.append(f"{what}: {reason}")
+
+    def _finish(self, p: Any) -> None:
+        self.finished = True
+        p.extra_generation_params.update(self.infotext)
+        p.extra_generation_params.update(outcome_infotext(self.report))
+        for reason in self.report.skipped:
+            p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}") if hasattr(p, "comment") else None
+
+
+def outcome_infotext(report: Report) -> dict[str, str]:
+    """What happened, as infotext parameters. Nothing that differs between two runs of the same seed."""
+    outcome = {f"{INFOTEXT_PREFIX} evaluations": str(report.evaluations)}
+    if report.skipped:
+        outcome[f"{INFOTEXT_PREFIX} skipped"] = "; ".join(report.skipped)
+    return outcome
+
+
+def forget(p: Any) -> None:
+    """Remove our infotext parameters: grid cells share one dictionary, and a cell may be switched off."""
+    for key in [key for key in p.extra_generation_params if key.startswith(INFOTEXT_PREFIX)]:
+        del p.extra_generation_params[key]

@@ -1,0 +1,33 @@
+"""The WebUI's door: hooks and nothing else."""
+
+from modules import scripts
+
+if hasattr(scripts.Script, "process_before_every_sampling"):
+    from lib_noiseorder.webui import extension, panel
+
+    class NoiseOrder(scripts.Script):
+        def title(self):
+            return panel.TITLE
+
+        def show(self, is_img2img):
+            return scripts.AlwaysVisible
+
+        def ui(self, is_img2img):
+            built = panel.Panel("img2img" if is_img2img else "txt2img")
+            self.infotext_fields = built.infotext_fields
+            return built.components
+
+        def process(self, p, *args):
+            extension.refuse_bad_settings(p, args)
+
+        def process_batch(self, p, *args, **kwargs):
+            extension.start_batch(p, args)
+
+        def process_before_every_sampling(self, p, *args, **kwargs):
+            extension.before_sampling(p)
+
+        def postprocess_batch(self, p, *args, **kwargs):
+            extension.end_batch(p)
+
+else:
+    print("Noise Order: not loaded. It needs AUTOMATIC1111 1.10 or newer, or Forge (process_before_every_sampling is missing).")
