@@ -22,7 +22,11 @@ from torch import Tensor
 
 
 class Denoiser(Protocol):
-    """Says what the model predicts for pure noise at a key timestep, given the prompt."""
+    """Says what the model predicts for pure noise at a key timestep, given the prompt.
+
+    A denoiser whose host cannot leave the guidance's second pass out says so in an attribute `evaluations`: how many
+    model evaluations per picture one call costs (1 without it).
+    """
 
     def __call__(self, noise: Tensor, timestep: float) -> Tensor:
         """One conditional prediction.

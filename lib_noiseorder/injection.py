@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, sqrt
+from math import hypot, isfinite, sqrt
 
 import torch
 from torch import Tensor
 
 from .tensors import require_floating, require_same_shape, sample_rows, to_compute
 
-_CONSTANT = 1e-6
-"""A mixture whose standard deviation is below this share of the noise's holds nothing to rescale."""
+_CANCELLED = 1e-3
+"""A mixture whose standard deviation is below this share of the noise's is rounding error: nothing to rescale."""
 
 
 def aggregate(predictions: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -58,7 +58,7 @@ def inject(noise: Tensor, semantics: Tensor, delta: float) -> Tensor:
     Raises:
         ValueError: δ not finite, unequal shapes, or a tensor that is not floating point.
     """
-    return _mixed(noise, semantics, delta, 1 / sqrt(1 + delta * delta) if isfinite(delta) else 1.0).to(noise.dtype)
+    return _mixed(noise, semantics, delta).to(noise.dtype)
 
 
 def inject_calibrated(noise: Tensor, semantics: Tensor, delta: float, layout: list[slice] | None = None) -> Tensor:
@@ -78,7 +78,7 @@ def inject_calibrated(noise: Tensor, semantics: Tensor, delta: float, layout: li
     Raises:
         ValueError: as `inject`.
     """
-    mixed = _mixed(noise, semantics, delta, 1.0)
+    mixed = _mixed(noise, semantics, delta)
     if delta == 0:
         return mixed
     reference = to_compute(noise)
@@ -87,15 +87,15 @@ def inject_calibrated(noise: Tensor, semantics: Tensor, delta: float, layout: li
             row.copy_(target)
             continue
         std, wanted = row.std(), target.std()
-        if std <= _CONSTANT * wanted:
+        if std <= _CANCELLED * wanted:
             row.copy_(target)
         else:
             row.sub_(row.mean()).mul_(wanted / std).add_(target.mean())
     return mixed.to(noise.dtype)
 
 
-def _mixed(noise: Tensor, semantics: Tensor, delta: float, scale: float) -> Tensor:
-    """scale·(noise + δ·semantics) as a fresh contiguous tensor in compute precision."""
+def _mixed(noise: Tensor, semantics: Tensor, delta: float) -> Tensor:
+    """(noise + δ·semantics) / √(1 + δ²) as a fresh contiguous tensor in compute precision."""
     if not isfinite(delta):
         raise ValueError(f"delta must be a finite number, got {delta}")
     require_floating("noise", noise)
@@ -103,4 +103,5 @@ def _mixed(noise: Tensor, semantics: Tensor, delta: float, scale: float) -> Tens
     require_same_shape("semantics", semantics, "noise", noise)
     if delta == 0:
         return noise.clone()
-    return ((to_compute(noise) + delta * to_compute(semantics)) * scale).contiguous()
+    scale = hypot(1.0, delta)
+    return (to_compute(noise) / scale + to_compute(semantics) * (delta / scale)).contiguous()

@@ -14,7 +14,7 @@ from .erasure import erase
 from .injection import aggregate, inject, inject_calibrated
 from .keysteps import key_timesteps
 from .settings import NoiseOrderSettings
-from .tensors import correlation, to_compute
+from .tensors import correlation, mean_and_std, to_compute
 
 Draw = Callable[[int], Tensor]
 """Gives the k-th independent N(0, I) noise [B, …] of the pictures of a batch, k = 1, 2, …; 1 is the host's own."""
@@ -37,6 +37,12 @@ class Report:
     """Mean correlation of the semantics with the noise; None where the model was not asked."""
     skipped: list[str] = field(default_factory=list)
     """What was left out, and why."""
+
+    @classmethod
+    def before(cls, noise: Tensor) -> Report:
+        """A report that knows the noise as the host drew it."""
+        mean, std = mean_and_std(noise)
+        return cls(mean_before=mean, std_before=std)
 
 
 @dataclass(frozen=True)
@@ -63,9 +69,8 @@ def order_noise(settings: NoiseOrderSettings, draw: Draw, denoiser: Denoiser | N
     started = time.perf_counter()
     if not settings.enabled:
         return OrderedNoise(draw(1), Report(skipped=["switched off"]))
-    settings = settings.resolved()
     first = draw(1)
-    report = Report(mean_before=first.double().mean().item(), std_before=first.double().std().item())
+    report = Report.before(first)
     noise = erase(first if k == 1 else draw(k) for k in range(1, settings.erasure_samples + 1))
     ordered = inject_semantics(settings, noise, denoiser, report)
     report.seconds = time.perf_counter() - started
@@ -78,14 +83,14 @@ def inject_semantics(
     """The second half of `order_noise`, for hosts that erase and inject at different places.
 
     Args:
-        settings: resolved settings.
-        noise: purified noise z_T [B, …].
+        settings: what to do; `enabled` is taken for granted.
+        noise: purified noise z_T [B, …]. Comes back as it is (the same tensor) where nothing was to be done.
         denoiser: as in `order_noise`.
         report: filled in and returned; a fresh one without it.
     """
     started = time.perf_counter()
     if report is None:
-        report = Report(mean_before=noise.double().mean().item(), std_before=noise.double().std().item())
+        report = Report.before(noise)
     adjusted = noise
     if settings.asks_the_model:
         if denoiser is None:
@@ -94,20 +99,17 @@ def inject_semantics(
             adjusted = _injected(settings, noise, denoiser, report)
     if settings.noise_scale != 1:
         adjusted = adjusted * settings.noise_scale
-    report.mean_after, report.std_after = adjusted.double().mean().item(), adjusted.double().std().item()
+    report.mean_after, report.std_after = mean_and_std(adjusted)
     report.seconds += time.perf_counter() - started
     return OrderedNoise(adjusted, report)
 
 
 def _injected(settings: NoiseOrderSettings, noise: Tensor, denoiser: Denoiser, report: Report) -> Tensor:
     steps = key_timesteps(settings)
-    if not steps:
-        report.skipped.append("injection: every key timestep weighs nothing")
-        return noise
     predictions = []
     for step in steps:
         predictions.append(denoiser(noise, step.timestep))
-        report.evaluations += 1
+        report.evaluations += getattr(denoiser, "evaluations", 1)
     semantics = aggregate(predictions, [step.weight for step in steps])
     usable = torch.isfinite(to_compute(semantics)).reshape(len(noise), -1).all(1)
     if not usable.all():

@@ -112,14 +112,16 @@ def _timestep(stage: str, default: float) -> Any:
     return _knob(
         default,
         f"{stage.capitalize()} timestep",
-        f"Where in the model's noise schedule the {stage} is asked for: 1 is pure noise, 0 the finished picture.",
-        minimum=0.0, maximum=1.0, step=0.01, advanced=True,
+        f"Where in the model's noise schedule the {stage} is asked for: 1 is pure noise, near 0 the finished picture.",
+        minimum=0.01, maximum=1.0, step=0.01, advanced=True,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class NoiseOrderSettings:
     """All settings of one generation; immutable, validated when made.
+
+    A preset's values are in the fields it decides from the start; fields left at their defaults follow it.
 
     Raises:
         SettingsError: a value of the wrong type or out of its range, or one that contradicts the preset.
@@ -175,28 +177,19 @@ class NoiseOrderSettings:
         for knob in KNOBS:
             object.__setattr__(self, knob.name, knob.checked(getattr(self, knob.name)))
         for name, decided in PRESETS[self.preset].items():
-            value = getattr(self, name)
-            if value not in (decided, KNOB[name].default):
-                raise SettingsError(
-                    f"{INFOTEXT_PREFIX}: {name} = {value!r} contradicts preset {self.preset!r}, which sets {decided!r}; "
-                    f"use preset {CUSTOM!r} to choose {name} yourself"
-                )
-        if self.resolved().strength != 0 and not self.resolved().asks_the_model:
+            if getattr(self, name) not in (decided, KNOB[name].default):
+                raise _contradiction(self.preset, name, getattr(self, name))
+            object.__setattr__(self, name, decided)
+        if self.strength != 0 and not any((self.layout_weight, self.structure_weight, self.detail_weight)):
             raise SettingsError(
                 f"{INFOTEXT_PREFIX}: layout_weight, structure_weight and detail_weight = 0 leave nothing to inject with "
                 f"strength = {self.strength:g}; set a weight other than 0, or strength = 0"
             )
 
-    def resolved(self) -> NoiseOrderSettings:
-        """The settings with the preset's values in place and the preset named Custom."""
-        if self.preset == CUSTOM:
-            return self
-        return dataclasses.replace(self, preset=CUSTOM, **PRESETS[self.preset])
-
     @property
     def asks_the_model(self) -> bool:
-        """Whether any key timestep costs a model evaluation (resolved settings only)."""
-        return self.strength != 0 and any((self.layout_weight, self.structure_weight, self.detail_weight))
+        """Whether any key timestep costs a model evaluation."""
+        return self.strength != 0
 
     def to_dict(self) -> dict[str, Any]:
         """Every knob by its API key, as plain JSON values."""
@@ -215,7 +208,11 @@ class NoiseOrderSettings:
             if key not in KNOB:
                 near = difflib.get_close_matches(str(key), KNOB, n=1, cutoff=0)
                 raise SettingsError(f"{INFOTEXT_PREFIX}: unknown setting {str(key)[:80]!r}; did you mean {near[0]!r}?")
-        return cls(**values)
+        settings = cls(**values)
+        for name, value in values.items():
+            if getattr(settings, name) != value:  # a default named explicitly is a wish, too
+                raise _contradiction(settings.preset, name, value)
+        return settings
 
     @classmethod
     def from_args(cls, args: Sequence[Any]) -> NoiseOrderSettings:
@@ -249,6 +246,13 @@ class NoiseOrderSettings:
         if isinstance(infotext, str):
             infotext = dict(re.findall(rf"({INFOTEXT_PREFIX}[^:,]*): ([^,\n]+)", infotext))
         return cls(**{knob.name: knob.parsed(infotext[knob.infotext_key]) for knob in KNOBS if knob.infotext_key in infotext})
+
+
+def _contradiction(preset: str, name: str, value: Any) -> SettingsError:
+    return SettingsError(
+        f"{INFOTEXT_PREFIX}: {name} = {value!r} contradicts preset {preset!r}, which sets {PRESETS[preset][name]!r}; "
+        f"use preset {CUSTOM!r} to choose {name} yourself"
+    )
 
 
 def _knobs() -> tuple[Knob, ...]:

@@ -38,8 +38,14 @@ def sample_rows(tensor: Tensor, layout: list[slice] | None = None) -> list[Tenso
 def correlation(a: Tensor, b: Tensor) -> float:
     """Mean over the samples of the correlation coefficient of two tensors of one shape; 0 where one is constant."""
     found = []
-    for row_a, row_b in zip(sample_rows(a.double()), sample_rows(b.double())):
+    for row_a, row_b in zip(sample_rows(to_compute(a)), sample_rows(to_compute(b))):
         row_a, row_b = row_a - row_a.mean(), row_b - row_b.mean()
         scale = row_a.norm() * row_b.norm()
         found.append((row_a @ row_b / scale).item() if scale > 0 else 0.0)
     return sum(found) / len(found) if found else 0.0
+
+
+def mean_and_std(tensor: Tensor) -> tuple[float, float]:
+    """Mean and standard deviation over the whole tensor."""
+    tensor = to_compute(tensor)
+    return tensor.mean().item(), tensor.std().item()

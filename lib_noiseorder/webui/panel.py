@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
-from ..settings import KNOBS, Knob, NoiseOrderSettings, SettingsError
+from ..settings import CUSTOM, KNOBS, PRESETS, Knob, NoiseOrderSettings, SettingsError
 
 TITLE = "Noise Order"
 
@@ -32,6 +32,7 @@ class Panel:
                 made.update((knob.name, self._component(knob)) for knob in rest if knob.advanced)
         self.components = [made[knob.name] for knob in KNOBS]
         self.infotext_fields = [(made[knob.name], _pasted(knob)) for knob in KNOBS]
+        self._follow_preset(made)
 
     def _elem_id(self, name: str) -> str:
         return f"{self._tab}_noise_order_{name}"
@@ -41,6 +42,19 @@ class Panel:
         if knob.choices:
             return gr.Dropdown(choices=list(knob.choices), **common)
         return gr.Slider(minimum=knob.minimum, maximum=knob.maximum, step=knob.step, **common)
+
+
+    def _follow_preset(self, made: dict[str, Any]) -> None:
+        """Choosing a preset shows its values in the controls; touching one of those makes the preset Custom."""
+        decided = sorted({name for values in PRESETS.values() for name in values})
+
+        def show(preset: str) -> list[Any]:
+            values = PRESETS.get(preset, {})
+            return [gr.update(value=values[name]) if name in values else gr.update() for name in decided]
+
+        made["preset"].input(show, [made["preset"]], [made[name] for name in decided], show_progress=False)
+        for name in decided:
+            made[name].input(lambda: CUSTOM, [], [made["preset"]], show_progress=False)
 
 
 def _pasted(knob: Knob) -> Callable[[dict[str, Any]], Any]:

@@ -95,8 +95,13 @@ class HostDenoiser:
         # guidance scale 1 and an unlimited "negative guidance minimum sigma" are the hosts' own ways of
         # leaving the unconditional half of an evaluation out
         self._extra_args = {**extra_args, "cond_scale": 1.0, "s_min_uncond": float("inf")}
+        self.evaluations = 1
         if hasattr(model, "combine_denoised"):
             model.combine_denoised = _mean_of_prompts
+            if _conditions_on_a_picture(extra_args["image_cond"]):
+                # A1111 leaves the noise of the unconditional half out, but not its picture: shapes would not match
+                self._extra_args["s_min_uncond"] = 0.0
+                self.evaluations = 2
 
     def __call__(self, noise: Tensor, timestep: float) -> Tensor:
         self._asked += 1
@@ -134,6 +139,11 @@ def _mean_of_prompts(x_out, conds_list, uncond, cond_scale, *_, **__):
         total = sum(weight for _, weight in conds) or 1.0
         means.append(sum(x_out[index] * (weight / total) for index, weight in conds))
     return torch.stack(means)
+
+
+def _conditions_on_a_picture(image_conditioning: Tensor | None) -> bool:
+    """Whether an inpainting or unCLIP checkpoint gets a picture besides the noise, and not the hosts' 1×1 stand-in."""
+    return image_conditioning is not None and image_conditioning.shape[2:] != (1, 1)
 
 
 _RECORDER = "_noise_order_conditional"

@@ -9,6 +9,7 @@ from modules import errors
 from torch import Tensor
 
 from .. import erase
+from ..keysteps import key_timesteps
 from ..ordering import Report, inject_semantics
 from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from .draws import extra_draws
@@ -21,8 +22,7 @@ class Session:
     """The ordering of the initial noise of one batch, from `process_batch` to `postprocess_batch`."""
 
     def __init__(self, settings: NoiseOrderSettings):
-        self.settings = settings.resolved()
-        self.infotext = settings.to_infotext()
+        self.settings = settings
         self.report: Report | None = None
         self.finished = False
         self._unhook: list[Callable[[], None]] = []
@@ -40,7 +40,7 @@ class Session:
 
     def _erased(self, next_noise: Callable[[], Tensor], *, of: Any) -> Tensor:
         first = next_noise()
-        self.report = Report(mean_before=first.double().mean().item(), std_before=first.double().std().item())
+        self.report = Report.before(first)
         try:
             draw = extra_draws(of)
             return erase(first if k == 1 else draw(k) for k in range(1, self.settings.erasure_samples + 1))
@@ -76,15 +76,16 @@ class Session:
         unit = noise / multiplier if multiplier != 1 else noise
         try:
             if settings.asks_the_model:
-                questions = sum(map(bool, (settings.layout_weight, settings.structure_weight, settings.detail_weight)))
+                questions = len(key_timesteps(settings))
                 ordered = ask_model(
                     sampling, unit, questions, lambda denoiser: inject_semantics(settings, unit, denoiser, report)
                 ).noise
             else:
                 ordered = inject_semantics(settings, unit, None, report).noise
-            noise = ordered * multiplier if multiplier != 1 else ordered
+            if ordered is not unit:
+                noise = ordered * multiplier if multiplier != 1 else ordered
         except Interrupted:
-            self.report.skipped.append("injection: interrupted")
+            report.skipped.append("injection: interrupted")
         except Exception as error:
             self._skip("injection", error)
         self._finish(sampling.p)
@@ -133,10 +134,10 @@ class Session:
 
     def _finish(self, p: Any) -> None:
         self.finished = True
-        p.extra_generation_params.update(self.infotext)
+        p.extra_generation_params.update(self.settings.to_infotext())
         p.extra_generation_params.update(outcome_infotext(self.report))
         for reason in self.report.skipped:
-            p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}") if hasattr(p, "comment") else None
+            p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}")
 
 
 def outcome_infotext(report: Report) -> dict[str, str]:

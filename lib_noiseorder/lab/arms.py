@@ -1,0 +1,238 @@
+"""Arms of an evaluation: ways of coming from a picture's seed and prompt to the picture.
+
+An arm is named as on the command line: `plain`, or a kind with its number, as in `steps:24` or `scale:0.9`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..denoiser import NoiseLevel, clean
+from ..erasure import erase
+from ..injection import inject_calibrated
+from ..ordering import order_noise
+from ..selection import AUTOMATIC, LIGHT, SelectedNoise, SelectionPlan, extra_evaluations, select
+from ..settings import NoiseOrderSettings
+from .model import STEPS, LabModel
+from .oracle import Oracle
+from .world import NO_PROMPT, SIZE, Prompt, to_tokens
+
+Draw = Callable[[int], Tensor]
+"""The k-th independent noise of every picture [B, 3, 24, 24], k = 1, 2, …; 1 is the plain one."""
+Sample = Callable[[LabModel, list[Prompt], Draw], Tensor]
+"""Draws one finished picture per prompt, normalised pixels [B, 3, 24, 24]; counts on `model.evaluations`."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way of making pictures that an evaluation can compare."""
+
+    name: str
+    sample: Sample
+    recipe: str
+    """Everything the arm's result depends on besides model, prompts and noises; kept results are looked up by it."""
+
+    @staticmethod
+    def named(name: str) -> Arm:
+        """The arm that a name stands for.
+
+        Raises:
+            ValueError: an unknown name, or a number out of its range; the text lists what there is.
+        """
+        kind, colon, number = name.partition(":")
+        try:
+            if not colon and name in _PLAIN_NAMES:
+                return _PLAIN_NAMES[name](name)
+            if kind == "select" and colon:
+                return _custom_selection(name, number)
+            if colon and kind in _NUMBERED:
+                return _NUMBERED[kind](name, float(number))
+        except ValueError as error:
+            raise ValueError(f"arm {name!r}: {error}") from None
+        known = ", ".join([*_PLAIN_NAMES, *(f"{kind}:NUMBER" for kind in _NUMBERED), "select:KNOB=VALUE;…"])
+        raise ValueError(f"unknown arm {name!r}; there are {known}")
+
+
+def seed_draws(seeds: list[int]) -> Draw:
+    """`draw(k)` from one generator per seed, on the CPU, so that every machine draws the same noises."""
+
+    def draw(k: int) -> Tensor:
+        noises = []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            noises.append([torch.randn(3, SIZE, SIZE, generator=generator) for _ in range(k)][-1])
+        return torch.stack(noises)
+
+    return draw
+
+
+class LabPreview:
+    """`lib_noiseorder.selection.Preview` of an embedded model for these prompts."""
+
+    def __init__(self, model: LabModel, prompts: list[Prompt]):
+        self._model, self._tokens = model, to_tokens(prompts).to(model.device)
+        self._timesteps = model.timesteps()
+        self.levels = [model.level(timestep) for timestep in self._timesteps]
+        self.guidance = model.guidance
+        self._timestep_of = dict(zip(self.levels, self._timesteps))
+
+    def start(self, noise: Tensor) -> Tensor:
+        return noise
+
+    def level(self, noise_share: float) -> NoiseLevel:
+        def distance(timestep: float) -> float:
+            level = self._model.level(timestep)
+            return abs(level.sigma / (level.alpha + level.sigma) - noise_share)
+
+        timestep = noise_share if self._model.family == "flow" else min((t / 999 for t in range(1000)), key=distance)
+        level = self._model.level(timestep)
+        self._timestep_of[level] = timestep
+        return level
+
+    def predict(self, x: Tensor, level: NoiseLevel, prompted: bool) -> Tensor:
+        tokens = self._tokens if prompted else torch.full_like(self._tokens, NO_PROMPT)
+        return clean(self._model.predict(x, self._timestep_of[level], tokens), x, level, self._model.family)
+
+    def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        prompted, unprompted = self._model.predict_pair(x, self._timestep_of[level], self._tokens)
+        return clean(prompted, x, level, self._model.family), clean(unprompted, x, level, self._model.family)
+
+    def finish(self, selected: SelectedNoise) -> Tensor:
+        """The finished pictures, going on from where the winners' previews stopped; counts no step twice."""
+        x = self.start(selected.noise) if selected.x is None else selected.x
+        rest = self._timesteps[selected.steps :]
+        for timestep, following in zip(rest, [*rest[1:], None]):
+            level = self._model.level(timestep)
+            x0 = clean(self._model.guided(x, timestep, self._tokens), x, level, self._model.family)
+            if following is not None:
+                target = self._model.level(following)
+                x = target.alpha * x0 + target.sigma * (x - level.alpha * x0) / level.sigma
+        return x0
+
+
+def _plain(name: str) -> Arm:
+    return Arm(name, lambda model, prompts, draw: model.sample(draw(1), prompts), "plain")
+
+
+def _selection(name: str, plans: Mapping[str, SelectionPlan], wrong_prompt: bool = False) -> Arm:
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        asked = prompts[1:] + prompts[:1] if wrong_prompt else prompts
+        selected = select(plans[model.family], draw, LabPreview(model, asked))
+        if wrong_prompt:
+            return model.sample(selected.noise, prompts)
+        return LabPreview(model, prompts).finish(selected)
+
+    return Arm(name, sample, f"select {dict(plans)} {'wrong prompt' if wrong_prompt else ''}")
+
+
+def _equal_cost(name: str) -> Arm:
+    """Plain noise with as many more sampler steps as Automatic's evaluations would pay for, rounded up."""
+    steps = {family: math.ceil(STEPS + extra_evaluations(plan) / 2) for family, plan in AUTOMATIC.items()}
+
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        return model.sample(draw(1), prompts, steps[model.family])
+
+    return Arm(name, sample, f"steps {steps}")
+
+
+def _custom_selection(name: str, text: str) -> Arm:
+    """`select:draws=2;steps=4;…`: any plan."""
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(SelectionPlan)}
+    values: dict[str, object] = {}
+    for part in text.split(";"):
+        field, _, value = part.strip().partition("=")
+        if field not in kinds:
+            raise ValueError(f"{field!r} is none of {', '.join(kinds)}")
+        values[field] = kinds[field](value)
+    plan = SelectionPlan(**values)
+    return _selection(name, {"eps": plan, "flow": plan})
+
+
+def _steps(name: str, number: float) -> Arm:
+    steps = int(number)
+    if steps != number or not 1 <= steps <= 500:
+        raise ValueError(f"steps must be an integer from 1 to 500, got {number:g}")
+    return Arm(name, lambda model, prompts, draw: model.sample(draw(1), prompts, steps), f"steps {steps}")
+
+
+def _guidance(name: str, number: float) -> Arm:
+    if not 0 < number <= 30:
+        raise ValueError(f"the guidance scale must be above 0 and at most 30, got {number:g}")
+
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        best, model.guidance = model.guidance, number
+        try:
+            return model.sample(draw(1), prompts)
+        finally:
+            model.guidance = best
+
+    return Arm(name, sample, f"guidance {number:g}")
+
+
+def _scale(name: str, number: float) -> Arm:
+    if not 0.1 <= number <= 2:
+        raise ValueError(f"the noise scale must be from 0.1 to 2, got {number:g}")
+    return Arm(name, lambda model, prompts, draw: model.sample(draw(1) * number, prompts), f"scale {number:g}")
+
+
+def _erasure(name: str, number: float) -> Arm:
+    samples = int(number)
+    if samples != number or not 1 <= samples <= 64:
+        raise ValueError(f"erasure takes 1 to 64 draws, got {number:g}")
+    recipe = f"erasure {samples}"
+    return Arm(name, lambda model, prompts, draw: model.sample(erase(map(draw, range(1, samples + 1))), prompts), recipe)
+
+
+def _settings(name: str, settings: NoiseOrderSettings) -> Arm:
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        return model.sample(order_noise(settings, draw, model.denoiser(prompts)).noise, prompts)
+
+    return Arm(name, sample, f"settings {settings.resolved()}")
+
+
+def _random_direction(name: str, delta: float) -> Arm:
+    """Control for injection: an independent random direction instead of the model's predictions."""
+
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        return model.sample(inject_calibrated(draw(1), draw(2), delta), prompts)
+
+    return Arm(name, sample, f"random direction {delta:g}")
+
+
+def _best_of(name: str, number: float) -> Arm:
+    """The ceiling of any selection: the oracle itself picks among n finished pictures."""
+    draws = int(number)
+    if draws != number or not 1 <= draws <= 16:
+        raise ValueError(f"oracle takes 1 to 16 draws, got {number:g}")
+
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        oracle = Oracle()
+        pictures = torch.stack([model.sample(draw(k), prompts) for k in range(1, draws + 1)])
+        right = torch.tensor([[verdict.all for verdict in oracle.judge(drawn, prompts)] for drawn in pictures])
+        return pictures[right.int().argmax(0), torch.arange(len(prompts))]
+
+    return Arm(name, sample, f"oracle {draws}")
+
+
+_PLAIN_NAMES: dict[str, Callable[[str], Arm]] = {
+    "plain": _plain,
+    "automatic": lambda name: _selection(name, AUTOMATIC),
+    "light": lambda name: _selection(name, LIGHT),
+    "paper": lambda name: _settings(name, NoiseOrderSettings(enabled=True, preset="Paper")),
+    "equal-cost": _equal_cost,
+    "wrong-prompt": lambda name: _selection(name, AUTOMATIC, wrong_prompt=True),
+}
+_NUMBERED: dict[str, Callable[[str, float], Arm]] = {
+    "steps": _steps,
+    "cfg": _guidance,
+    "scale": _scale,
+    "erasure": _erasure,
+    "random-direction": _random_direction,
+    "oracle": _best_of,
+}

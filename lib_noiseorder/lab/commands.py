@@ -1,0 +1,138 @@
+"""`noiseorder lab train | evaluate | table`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+_FAMILIES = ("eps", "flow")
+_TABLE_ARMS = (
+    "plain,automatic,light,paper,equal-cost,wrong-prompt,steps:24,steps:32,scale:0.9,scale:0.8,erasure:16,"
+    "random-direction:0.1,oracle:2,oracle:4"
+)
+
+
+def add_commands(subparsers: argparse._SubParsersAction) -> None:
+    """Hang the lab's commands under a parser; each sets `run`, which takes the options and gives the exit status."""
+    evaluate = subparsers.add_parser("evaluate", help="paired comparison of ways of making the noise, judged by the oracle")
+    evaluate.add_argument("--model", choices=_FAMILIES, required=True, help="which embedded model")
+    evaluate.add_argument("--arms", default="plain,automatic,equal-cost", help="comma-separated (default: %(default)s)")
+    evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
+    evaluate.add_argument("--details", action="store_true", help="with --json: every figure, not only the main ones")
+    evaluate.set_defaults(run=_evaluate)
+
+    table = subparsers.add_parser("table", help="the main table of docs/evidence.md, both models, as Markdown")
+    table.add_argument("--arms", default=_TABLE_ARMS, help="comma-separated (default: %(default)s)")
+    table.set_defaults(run=_table)
+
+    for parser in (evaluate, table):
+        parser.add_argument("--pairs", type=int, default=1024, help="prompt-seed pairs per arm (default: %(default)s)")
+        parser.add_argument("--seed", type=int, default=1, help="decides prompts and noises (default: %(default)s)")
+        parser.add_argument("--resume", type=Path, metavar="FILE", help="keep finished work here, and go on from it")
+        parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
+    train.add_argument("--model", choices=(*_FAMILIES, "oracle"), required=True)
+    train.add_argument("--minutes", type=float, default=40, help="how long (default: %(default)s)")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--start", type=Path, help="weights to go on from")
+    train.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    train.set_defaults(run=_train)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    figures = _run(options, options.model)
+    if options.json:
+        print(json.dumps({"arms": {name: _main(figure, options.details) for name, figure in figures.items()}}))
+    else:
+        print("\n".join(_markdown(options.model, figures)))
+    return 0
+
+
+def _table(options: argparse.Namespace) -> int:
+    for family in _FAMILIES:
+        print("\n".join(_markdown(family, _run(options, family))), flush=True)
+        print()
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .training import train, train_oracle
+
+    log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    if options.model == "oracle":
+        train_oracle(options.minutes, options.seed, options.out, log)
+    else:
+        train(options.model, options.minutes, options.seed, options.out, options.start, log)
+    return 0
+
+
+def _run(options: argparse.Namespace, family: str):
+    from .arms import Arm
+    from .evaluation import evaluate
+
+    arms = [Arm.named(name.strip()) for name in options.arms.split(",") if name.strip()]
+    bar = _Bar(family, [arm.name for arm in arms], options.quiet)
+    try:
+        return evaluate(family, arms, options.pairs, options.seed, options.resume, bar)
+    finally:
+        bar.close()
+
+
+def _main(figures, details: bool) -> dict:
+    """An arm's figures for JSON: percent and points, two decimals."""
+
+    def rounded(value):
+        if isinstance(value, tuple):
+            return [rounded(part) for part in value]
+        return None if value is None else round(value, 4)
+
+    if details:
+        return {name: rounded(value) for name, value in vars(figures).items()}
+    main = {"all": rounded(figures.all)}
+    if figures.diff is not None:
+        mean, *interval = rounded(figures.diff)
+        main |= {"diff": mean, "ci": interval}
+    return main | {"evaluations": rounded(figures.evaluations), "diversity": rounded(figures.diversity)}
+
+
+def _markdown(family: str, figures: dict) -> list[str]:
+    lines = [
+        f"| {family} | all right % | against plain | common | rare | attributes | evaluations | diversity | Fréchet |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+
+    def points(diff) -> str:
+        return "" if diff is None else f"{diff[0]:+.1f} [{diff[1]:+.1f}, {diff[2]:+.1f}]"
+
+    for name, arm in figures.items():
+        variety = "" if arm.diversity is None else f"{arm.diversity:.2f}"
+        lines.append(
+            f"| {name} | {arm.all:.1f} | {points(arm.diff)} | {points(arm.diff_common) or f'{arm.common:.1f} %'} | "
+            f"{points(arm.diff_rare) or f'{arm.rare:.1f} %'} | {points(arm.diff_share) or f'{arm.share:.1f} %'} | "
+            f"{arm.evaluations:g} | {variety} | {arm.frechet:.1f} |"
+        )
+    return lines
+
+
+class _Bar:
+    """A progress bar on stderr: redrawn in place on a terminal, one line per arm elsewhere."""
+
+    def __init__(self, family: str, arms: list[str], quiet: bool):
+        self._family, self._quiet, self._terminal, self._open = family, quiet, sys.stderr.isatty(), False
+        self._arms = list(dict.fromkeys(["plain", *arms]))
+
+    def __call__(self, arm: str, done: int, total: int) -> None:
+        if self._quiet or (done < total and not self._terminal):
+            return
+        share = (self._arms.index(arm) + done / total) / len(self._arms)
+        filled = round(30 * share)
+        text = f"{self._family} [{'#' * filled}{'.' * (30 - filled)}] {share:4.0%}  {arm} {done}/{total}"
+        print(f"\r\033[K{text}" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+        self._open = self._terminal
+
+    def close(self) -> None:
+        if self._open:
+            print(file=sys.stderr)

@@ -1,0 +1,217 @@
+"""Paired evaluation: every arm draws the same prompts from the same noises, and the oracle counts what is right."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .arms import Arm, seed_draws
+from .model import LabModel
+from .oracle import Oracle
+from .statistics import bootstrap, diversity, frechet
+from .world import Prompt, place, render, test_prompts, to_latent
+
+PICTURES_PER_PROMPT = 2
+"""Two, because diversity is the distance between pictures of one prompt."""
+_CHUNK = 64
+_RENDERINGS_PER_PROMPT = 4
+
+Progress = Callable[[str, int, int], None]
+"""Told the arm's name, its pictures done and its pictures in all."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one arm drew. Arrays have one entry per prompt-seed pair."""
+
+    right: np.ndarray
+    """Every attribute of the prompt right, 0 or 1."""
+    share: np.ndarray
+    """Share of the applicable attributes that are right."""
+    features: np.ndarray
+    """The oracle's features [N, F]."""
+    evaluations: float
+    """Network evaluations per picture; conditional and unconditional ones count one each."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """An arm's figures, in percent and percentage points; the differences are paired against plain."""
+
+    all: float
+    common: float
+    rare: float
+    share: float
+    evaluations: float
+    diversity: float | None
+    frechet: float
+    diff: tuple[float, float, float] | None = None
+    """Mean, lower and upper end of the 95 % interval; None for plain itself."""
+    diff_common: tuple[float, float, float] | None = None
+    diff_rare: tuple[float, float, float] | None = None
+    diff_share: tuple[float, float, float] | None = None
+
+
+def pairs_of(count: int, seed: int) -> tuple[list[Prompt], list[int], np.ndarray]:
+    """The prompts, noise seeds and prompt numbers of `count` prompt-seed pairs; they depend on `seed` alone.
+
+    Half of the prompts are common ones, half rare ones.
+
+    Raises:
+        ValueError: fewer than 4 pairs.
+    """
+    if count < 2 * PICTURES_PER_PROMPT:
+        raise ValueError(f"--pairs = {count} is less than {2 * PICTURES_PER_PROMPT}")
+    groups = np.arange(count) // PICTURES_PER_PROMPT
+    prompts = test_prompts(int(groups[-1]) + 1, seed)
+    words = [np.random.SeedSequence([seed, index]).generate_state(2) for index in range(count)]
+    return [prompts[group] for group in groups], [int(high) << 31 | int(low) >> 1 for high, low in words], groups
+
+
+def evaluate(
+    family: str,
+    arms: Sequence[Arm],
+    pairs: int,
+    seed: int,
+    resume: Path | None = None,
+    progress: Progress = lambda *_: None,
+) -> dict[str, Figures]:
+    """Draw and judge `pairs` pictures per arm.
+
+    Args:
+        family: which embedded model, "eps" or "flow", at its best guidance.
+        arms: what to compare. `plain` is drawn too, first, since all are held against it.
+        pairs: how many prompt-seed pairs.
+        seed: decides prompts and noises.
+        resume: a file that keeps finished chunks, so that an interrupted or extended run goes on where it was.
+        progress: told after every chunk.
+
+    Returns:
+        Figures by arm name, in the arms' order.
+
+    Raises:
+        ValueError: too few pairs, or an arm that the model refuses.
+        OSError: the resume file cannot be read or written.
+    """
+    prompts, seeds, groups = pairs_of(pairs, seed)
+    model, oracle, kept = LabModel(family, "cuda" if torch.cuda.is_available() else "cpu"), Oracle(), _Kept(resume)
+    arms = [Arm.named("plain"), *(arm for arm in arms if arm.name != "plain")]
+    outcomes = {}
+    for arm in arms:
+        chunks = []
+        for start in range(0, pairs, _CHUNK):
+            part = slice(start, min(start + _CHUNK, pairs))
+            key = _key(arm, family, prompts[part], seeds[part])
+            chunk = kept.get(key)
+            if chunk is None:
+                chunk = _draw(arm, model, oracle, prompts[part], seeds[part])
+                kept.put(key, chunk)
+            chunks.append(chunk)
+            progress(arm.name, part.stop, pairs)
+        outcomes[arm.name] = Outcome(
+            *(np.concatenate([getattr(chunk, field) for chunk in chunks]) for field in ("right", "share", "features")),
+            evaluations=float(np.average([chunk.evaluations for chunk in chunks], weights=[len(chunk.right) for chunk in chunks])),
+        )
+    reference = _renderings(oracle, prompts[::PICTURES_PER_PROMPT], seed)
+    rare = np.array([prompt.rare for prompt in prompts])
+    return {name: _figures(outcome, outcomes["plain"], groups, rare, reference) for name, outcome in outcomes.items()}
+
+
+def _draw(arm: Arm, model: LabModel, oracle: Oracle, prompts: list[Prompt], seeds: list[int]) -> Outcome:
+    model.evaluations = 0
+    draw = seed_draws(seeds)
+    pictures = arm.sample(model, prompts, lambda k: draw(k).to(model.device)).cpu()
+    verdicts = oracle.judge(pictures, prompts)
+    return Outcome(
+        right=np.array([float(verdict.all) for verdict in verdicts]),
+        share=np.array([verdict.share for verdict in verdicts]),
+        features=oracle.read(pictures)[1].numpy(),
+        evaluations=float(model.evaluations),
+    )
+
+
+def _renderings(oracle: Oracle, prompts: list[Prompt], seed: int) -> np.ndarray:
+    """Features of real renderings of the prompts: what the Fréchet distance is measured to."""
+    rng = np.random.default_rng(seed)
+    scenes = [render(place(prompt, rng), rng) for prompt in prompts for _ in range(_RENDERINGS_PER_PROMPT)]
+    pictures = to_latent(np.round(np.stack(scenes) * 255).astype(np.uint8))
+    return np.concatenate([oracle.read(part)[1].numpy() for part in pictures.split(256)])
+
+
+def _figures(outcome: Outcome, plain: Outcome, groups: np.ndarray, rare: np.ndarray, reference: np.ndarray) -> Figures:
+    def percent(values: np.ndarray) -> float:
+        return 100 * float(values.mean())
+
+    def against_plain(field: str, of: np.ndarray) -> tuple[float, float, float] | None:
+        if outcome is plain:
+            return None
+        difference = getattr(outcome, field)[of] - getattr(plain, field)[of]
+        mean, low, high = (100 * figure for figure in bootstrap(difference, groups[of]))
+        return mean, low, high
+
+    everything = np.ones_like(rare)
+    return Figures(
+        all=percent(outcome.right),
+        common=percent(outcome.right[~rare]),
+        rare=percent(outcome.right[rare]),
+        share=percent(outcome.share),
+        evaluations=outcome.evaluations,
+        diversity=diversity(outcome.features, groups),
+        frechet=frechet(outcome.features, reference),
+        diff=against_plain("right", everything),
+        diff_common=against_plain("right", ~rare),
+        diff_rare=against_plain("right", rare),
+        diff_share=against_plain("share", everything),
+    )
+
+
+@cache
+def _weights(family: str) -> str:
+    return hashlib.sha256(files(__package__).joinpath(f"weights/{family}.safetensors").read_bytes()).hexdigest()
+
+
+def _key(arm: Arm, family: str, prompts: list[Prompt], seeds: list[int]) -> str:
+    """What a chunk's result depends on; `arm.recipe` changes when what the arm does changes."""
+    said = json.dumps([arm.recipe, family, _weights(family), [str(prompt) for prompt in prompts], seeds])
+    return f"{family} {arm.name} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
+
+
+class _Kept:
+    """Finished chunks, one JSON line each. A line cut short by an interruption is passed over."""
+
+    def __init__(self, path: Path | None):
+        self._path = path
+        self._chunks: dict[str, Outcome] = {}
+        if path is None or not path.exists():
+            return
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+                features = np.frombuffer(base64.b64decode(record["features"]), "<f4").reshape(len(record["right"]), -1)
+                right, share = np.array(record["right"]), np.array(record["share"])
+                self._chunks[record["key"]] = Outcome(right, share, features, record["evaluations"])
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def get(self, key: str) -> Outcome | None:
+        return self._chunks.get(key)
+
+    def put(self, key: str, chunk: Outcome) -> None:
+        self._chunks[key] = chunk
+        if self._path is None:
+            return
+        features = base64.b64encode(chunk.features.astype("<f4").tobytes()).decode()
+        record = {"key": key, "right": chunk.right.tolist(), "share": chunk.share.tolist(), "features": features}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            # the leading line break ends a line that an interruption may have cut short
+            file.write("\n" + json.dumps({**record, "evaluations": chunk.evaluations}))

@@ -1,0 +1,585 @@
+"""The shapes world in Stable Diffusion 1's own format: a checkpoint that a WebUI loads and that draws what it is told.
+
+Pictures are the world's, four times as large (96×96 pixels, 12×12 latents). Text encoder, UNet and VAE are SD1's, shrunk:
+diffusers' and transformers' modules in memory, ldm names ("model.diffusion_model.…") in the file, with a `.yaml` beside it
+that tells a WebUI the sizes. Needs `diffusers` and `transformers`, imported where they are used.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import world
+from .model import alpha_bar
+from .world import Prompt, Thing
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+SCALE = 4
+"""Pixels per side of one of the world's pixels."""
+SIZE = world.SIZE * SCALE
+"""Pictures are SIZE×SIZE RGB; ask the WebUI for this width and height."""
+LATENT = SIZE // 8
+LATENT_SCALE = 0.18215
+"""SD1's scale_factor: what the UNet sees is the VAE's latent times this."""
+GUIDANCE = 4.0
+"""A good classifier-free guidance scale."""
+STEPS = 20
+_RADII = (3.0, 3.5, 4.0)
+
+TOKEN_LENGTH, VOCABULARY = 77, 49408
+_BEGIN, _END = 49406, 49407
+# the world's words in CLIP's vocabulary; each is one token, but for "triangles": "tri", "angles"
+TOKEN_IDS = {
+    "a": 320, "an": 550, "the": 518, "to": 531, "is": 533, "of": 539, "left": 1823, "right": 1155, "above": 4348,
+    "below": 3788, "two": 1237, "three": 2097, "red": 736, "green": 1901, "blue": 1746, "yellow": 4481, "circle": 7117,
+    "circles": 19411, "square": 3999, "squares": 26972, "triangle": 14615, "tri": 924, "angles": 18627, ",": 267, ".": 269,
+}  # fmt: skip
+
+_TEXT = {
+    "vocab_size": VOCABULARY, "max_position_embeddings": TOKEN_LENGTH, "hidden_size": 64, "intermediate_size": 128,
+    "num_hidden_layers": 3, "num_attention_heads": 4, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+    "projection_dim": 64, "bos_token_id": _BEGIN, "eos_token_id": _END, "pad_token_id": _END,
+}  # fmt: skip
+_UNET = {
+    "sample_size": LATENT, "in_channels": 4, "out_channels": 4, "block_out_channels": (64, 64, 128),
+    "layers_per_block": 1, "cross_attention_dim": 64, "attention_head_dim": 4,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+}  # fmt: skip
+_VAE = {
+    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "sample_size": SIZE, "layers_per_block": 1,
+    "block_out_channels": (64, 64, 64, 128), "scaling_factor": LATENT_SCALE,
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+}  # fmt: skip
+_SCHEDULER = {
+    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1,
+}  # fmt: skip
+
+SIDECAR = """\
+model:
+  target: ldm.models.diffusion.ddpm.LatentDiffusion
+  params:
+    linear_start: 0.00085
+    linear_end: 0.0120
+    num_timesteps_cond: 1
+    log_every_t: 200
+    timesteps: 1000
+    first_stage_key: jpg
+    cond_stage_key: txt
+    image_size: 12
+    channels: 4
+    cond_stage_trainable: false
+    conditioning_key: crossattn
+    monitor: val/loss_simple_ema
+    scale_factor: 0.18215
+    use_ema: false
+    unet_config:
+      target: ldm.modules.diffusionmodules.openaimodel.UNetModel
+      params:
+        image_size: 12
+        in_channels: 4
+        out_channels: 4
+        model_channels: 64
+        attention_resolutions: [2]
+        num_res_blocks: 1
+        channel_mult: [1, 1, 2]
+        num_heads: 4
+        use_spatial_transformer: true
+        transformer_depth: 1
+        context_dim: 64
+        use_checkpoint: false
+        legacy: false
+    first_stage_config:
+      target: ldm.models.autoencoder.AutoencoderKL
+      params:
+        embed_dim: 4
+        monitor: val/rec_loss
+        ddconfig:
+          double_z: true
+          z_channels: 4
+          resolution: 96
+          in_channels: 3
+          out_ch: 3
+          ch: 64
+          ch_mult: [1, 1, 1, 2]
+          num_res_blocks: 1
+          attn_resolutions: []
+          dropout: 0.0
+        lossconfig:
+          target: torch.nn.Identity
+    cond_stage_config:
+      target: ldm.modules.encoders.modules.FrozenCLIPEmbedder
+"""
+
+
+# ---- words and pictures
+
+
+def token_ids(texts: list[str]) -> Tensor:
+    """Token ids [B, 77] as SD1 makes them: begin, the words, end, padded with end. Raises ValueError on unknown words."""
+    rows = []
+    for text in texts:
+        words = re.findall(r"[a-z]+|[^\sa-z]", text.lower().replace("triangles", "tri angles"))
+        unknown = [word for word in words if word not in TOKEN_IDS]
+        if unknown:
+            raise ValueError(f"{text!r}: the shapes world has no word {unknown[0]!r}; it knows {', '.join(TOKEN_IDS)}")
+        ids = [_BEGIN, *(TOKEN_IDS[word] for word in words)][: TOKEN_LENGTH - 1]
+        rows.append(ids + [_END] * (TOKEN_LENGTH - len(ids)))
+    return torch.tensor(rows)
+
+
+def wording(prompt: Prompt, rng: np.random.Generator) -> str:
+    """The prompt as a person may type it."""
+    if prompt.count > 1:
+        return str(prompt)
+    articles = (("", ""), ("a ", "a "), ("the ", "the "), ("a ", "the "))[rng.choice(4, p=[0.45, 0.35, 0.1, 0.1])]
+    text = f"{articles[0]}{prompt.colour} {prompt.shape}"
+    if prompt.relation:
+        join = ("", "is ", "to the ")[rng.choice(3, p=[0.7, 0.15, 0.15])]
+        if prompt.relation in ("above", "below"):
+            join = join.replace("to the ", "is ")
+        comma = ", " if rng.random() < 0.1 else " "
+        text += f"{comma}{join}{prompt.relation} {articles[1]}{prompt.other_colour} {prompt.other_shape}"
+    return text
+
+
+def render(things: list[Thing], rng: np.random.Generator) -> np.ndarray:
+    """`world.render` with SCALE times as many pixels: a picture [SIZE, SIZE, 3] in 0..1."""
+    picture = np.full((SIZE, SIZE, 3), rng.uniform(0.30, 0.62), np.float32) + rng.uniform(-0.02, 0.02, 3).astype(np.float32)
+    for thing in things:
+        mask = _mask(thing.shape, _RADII[rng.integers(len(_RADII))])[..., None]
+        colour = world.RGB[world.COLOURS.index(thing.colour)] + rng.uniform(-0.06, 0.06, 3).astype(np.float32)
+        half = mask.shape[0] // 2
+        top, left = round((thing.y + 0.5) * SCALE) - half, round((thing.x + 0.5) * SCALE) - half
+        rows, columns = slice(max(top, 0), top + 2 * half), slice(max(left, 0), left + 2 * half)
+        region = picture[rows, columns]
+        part = mask[max(-top, 0) :, max(-left, 0) :][: region.shape[0], : region.shape[1]]
+        region[:] = region * (1 - part) + part * np.clip(colour, 0, 1)
+    return picture
+
+
+@cache
+def _mask(shape: str, radius: float, supersampling: int = 4) -> np.ndarray:
+    """Coverage of a shape of this radius (in the world's pixels) at this module's scale."""
+    side = 2 * math.ceil((radius + 0.5) * SCALE)
+    grid = ((np.arange(side * supersampling) + 0.5) / supersampling - side / 2) / SCALE
+    x, y = np.meshgrid(grid, grid)
+    if shape == "circle":
+        inside = x**2 + y**2 <= radius**2
+    elif shape == "square":
+        inside = np.maximum(abs(x), abs(y)) <= radius * 0.9
+    else:
+        depth = (y + radius) / (2 * radius)  # 0 at the apex, 1 at the base
+        inside = (depth >= 0) & (depth <= 1) & (abs(x) <= depth * radius * 1.1)
+    return inside.reshape(side, supersampling, side, supersampling).mean((1, 3)).astype(np.float32)
+
+
+def dataset(count: int, seed: int) -> tuple[np.ndarray, list[Prompt]]:
+    """Pictures [count, SIZE, SIZE, 3] uint8 of the training distribution and their prompts."""
+    rng = np.random.default_rng(seed)
+    prompts = [world.random_prompt(rng) for _ in range(count)]
+    pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    for picture, prompt in zip(pictures, prompts):
+        picture[:] = np.round(render(world.place(prompt, rng), rng) * 255)
+    return pictures, prompts
+
+
+def for_oracle(pictures: Tensor | np.ndarray) -> Tensor:
+    """Pictures as the oracle reads them: normalised pixels [B, 3, 24, 24].
+
+    Args:
+        pictures: uint8 [B, H, W, 3] (a WebUI's PNGs), or float [B, 3, H, W] in 0..1; H and W at least 24.
+    """
+    if isinstance(pictures, np.ndarray):
+        pictures = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    return (F.adaptive_avg_pool2d(pictures, world.SIZE) - world.MEAN) / world.STD
+
+
+# ---- the modules, their file, and other programs' formats
+
+
+@dataclass
+class ShapesSD1:
+    """Text encoder, UNet and VAE: diffusers' and transformers' modules."""
+
+    text: nn.Module
+    unet: nn.Module
+    vae: nn.Module
+
+    @staticmethod
+    def untrained() -> ShapesSD1:
+        """Freshly initialised modules."""
+        try:
+            from diffusers import AutoencoderKL, UNet2DConditionModel
+            from transformers import CLIPTextConfig, CLIPTextModel
+        except ImportError as error:
+            raise ImportError(f"{error.name} is missing; pip install diffusers transformers", name=error.name) from error
+        text = CLIPTextModel(CLIPTextConfig(**_TEXT))
+        return ShapesSD1(text, UNet2DConditionModel(**_UNET), AutoencoderKL(**_VAE))
+
+    @staticmethod
+    def load(path: Path | None = None) -> ShapesSD1:
+        """The trained modules in float32, ready to use; from an ldm-format file (default: the packaged weights)."""
+        content = (path or files(__package__).joinpath("weights/shapes-sd1.safetensors")).read_bytes()
+        model = ShapesSD1.untrained()
+        model.load_ldm(load(content))
+        for module in (model.text, model.unet, model.vae):
+            module.eval().requires_grad_(False)
+        return model
+
+    def _named(self) -> dict[str, Tensor]:
+        """Every tensor under its ldm name."""
+        named = {f"cond_stage_model.transformer.{_text_name(name)}": x for name, x in self.text.state_dict().items()}
+        named |= {f"model.diffusion_model.{_unet_name(name)}": x for name, x in self.unet.state_dict().items()}
+        return named | {f"first_stage_model.{_vae_name(name)}": x for name, x in self.vae.state_dict().items()}
+
+    def to_ldm(self, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
+        """The state of an SD1 checkpoint."""
+        state = {}
+        for name, tensor in self._named().items():
+            if re.search(r"attn_1\.(q|k|v|proj_out)\.weight", name):
+                tensor = tensor[:, :, None, None]  # ldm keeps the VAE's attention as 1×1 convolutions
+            state[name] = tensor.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
+        state["cond_stage_model.transformer.text_model.embeddings.position_ids"] = torch.arange(TOKEN_LENGTH)[None]
+        return state
+
+    @torch.no_grad()
+    def load_ldm(self, state: dict[str, Tensor]) -> None:
+        """Take over a checkpoint's tensors. Raises ValueError when names or shapes are not this model's."""
+        named = self._named()
+        missing = [name for name in named if name not in state or state[name].numel() != named[name].numel()]
+        if missing:
+            raise ValueError(f"not a shapes-sd1 checkpoint: {len(missing)} tensors are missing or misshapen, such as {missing[0]}")
+        for name, tensor in named.items():
+            tensor.copy_(state[name].view_as(tensor))
+
+    def save(self, path: Path) -> None:
+        """Write an fp16 checkpoint and its `.yaml` sidecar."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(self.to_ldm(), str(path), {"format": "pt"})
+        path.with_suffix(".yaml").write_text(SIDECAR, encoding="utf-8")
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        """diffusers' own pipeline around the modules."""
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        return StableDiffusionPipeline(
+            vae=self.vae, text_encoder=self.text, tokenizer=tokenizer(), unet=self.unet, scheduler=DDIMScheduler(**_SCHEDULER),
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+
+    # ---- use
+
+    @torch.no_grad()
+    def condition(self, texts: list[str]) -> Tensor:
+        """Text embeddings [B, 77, 64]."""
+        return self.text(token_ids(texts).to(self.text.device)).last_hidden_state
+
+    @torch.no_grad()
+    def encode(self, pictures: np.ndarray) -> Tensor:
+        """uint8 pictures [B, SIZE, SIZE, 3] → latents [B, 4, LATENT, LATENT] of about unit variance."""
+        x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return self.vae.encode(x.to(self.vae.device)).latent_dist.mode() * LATENT_SCALE
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, chunk: int = 32) -> Tensor:
+        """Latents → pictures [B, 3, SIZE, SIZE] in 0..1."""
+        parts = [self.vae.decode(part / LATENT_SCALE).sample for part in latents.split(chunk)]
+        return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor, texts: list[str], guidance: float = GUIDANCE, steps: int = STEPS) -> Tensor:
+        """DDIM ("trailing" spacing) from noise [B, 4, LATENT, LATENT] to latents."""
+        condition = torch.cat([self.condition(texts), self.condition([""]).expand(len(texts), -1, -1)])
+        cumulative, x = alpha_bar().to(noise), noise
+        schedule = [round(1000 - step * 1000 / steps) - 1 for step in range(steps)]
+        for timestep, following in zip(schedule, [*schedule[1:], None]):
+            with_prompt, without = self.unet(torch.cat([x, x]), timestep, condition).sample.chunk(2)
+            eps = without + guidance * (with_prompt - without)
+            x0 = (x - (1 - cumulative[timestep]).sqrt() * eps) / cumulative[timestep].sqrt()
+            if following is None:
+                return x0
+            x = cumulative[following].sqrt() * x0 + (1 - cumulative[following]).sqrt() * eps
+        raise ValueError(f"steps must be at least 1, got {steps}")
+
+
+def tokenizer() -> Any:
+    """A transformers tokenizer for the world's words with CLIP's ids; a WebUI's own gives the same ids."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    words = Tokenizer(models.WordLevel({**TOKEN_IDS, begin: _BEGIN, end: _END}, unk_token=end))
+    words.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("triangles", "tri angles")])
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A {end}", special_tokens=[(begin, _BEGIN), (end, _END)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token=begin, eos_token=end, unk_token=end, pad_token=end, model_max_length=TOKEN_LENGTH
+    )
+
+
+def export_diffusers(folder: Path, checkpoint: Path | None = None) -> None:
+    """Write the model as a diffusers folder, for `from_pretrained`, or as `config=` of `from_single_file`."""
+    ShapesSD1.load(checkpoint).pipeline().save_pretrained(folder)
+
+
+def _text_name(name: str) -> str:
+    return name if name.startswith("text_model.") else f"text_model.{name}"  # transformers 5 dropped the prefix
+
+
+_RESNET_NAMES = {
+    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
+    "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
+}  # fmt: skip
+
+
+def _unet_name(name: str) -> str:
+    """ldm's name of a tensor of diffusers' UNet."""
+    blocks, per_level = len(_UNET["block_out_channels"]), _UNET["layers_per_block"]
+    outer = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2"}
+    for ours, theirs in outer.items():
+        if name.startswith(f"{ours}."):
+            return theirs + name[len(ours) :]
+    kind, *path = name.split(".")
+    if kind == "mid_block":
+        part, index, rest = path[0], int(path[1]), path[2:]
+        place = "middle_block.1" if part == "attentions" else f"middle_block.{2 * index}"
+    else:
+        level, part, index, rest = int(path[0]), path[1], int(path[2]), path[3:]
+        if kind == "down_blocks":
+            place = f"input_blocks.{1 + level * (per_level + 1) + index}.{int(part == 'attentions')}"
+            if part == "downsamplers":
+                return f"input_blocks.{(level + 1) * (per_level + 1)}.0.op.{rest[-1]}"
+        else:
+            place = f"output_blocks.{level * (per_level + 1) + index}.{int(part == 'attentions')}"
+            if part == "upsamplers":
+                attends = _UNET["up_block_types"][level].startswith("CrossAttn")
+                return f"output_blocks.{(level + 1) * (per_level + 1) - 1}.{1 + attends}.conv.{rest[-1]}"
+        assert level < blocks
+    if part == "resnets":
+        rest = [_RESNET_NAMES[rest[0]], *rest[1:]]
+    return ".".join([place, *rest])
+
+
+_VAE_ATTENTION_NAMES = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+
+
+def _vae_name(name: str) -> str:
+    """ldm's name of a tensor of diffusers' AutoencoderKL."""
+    levels = len(_VAE["block_out_channels"])
+    name = re.sub(r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2", name)
+    name = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", name)
+    name = re.sub(r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda m: f"up.{levels - 1 - int(m[1])}.block.{m[2]}", name)
+    name = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{levels - 1 - int(m[1])}.upsample", name)
+    name = re.sub(r"mid_block\.resnets\.(\d+)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
+    name = re.sub(
+        r"mid_block\.attentions\.0\.(group_norm|to_q|to_k|to_v|to_out\.0)",
+        lambda m: f"mid.attn_1.{_VAE_ATTENTION_NAMES[m[1]]}",
+        name,
+    )
+    return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
+
+
+# ---- training
+
+
+class _Muon:
+    """Muon for matrices and convolutions (Jordan 2024): momentum, orthogonalised, with AdamW's step size (Moonshot 2025)."""
+
+    def __init__(self, parameters: list[nn.Parameter], momentum: float = 0.95):
+        groups: dict[tuple[int, int], list[nn.Parameter]] = {}
+        for parameter in parameters:
+            groups.setdefault((parameter.shape[0], parameter[0].numel()), []).append(parameter)
+        self._groups = [(group, torch.zeros(len(group), *shape)) for shape, group in groups.items()]
+        self._momentum = momentum
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        for group, average in self._groups:
+            gradients = torch.stack([parameter.grad.reshape(len(parameter), -1) for parameter in group])
+            average.mul_(self._momentum).add_(gradients)
+            updates = _orthogonal(gradients + self._momentum * average)
+            size = lr * 0.2 * max(updates.shape[1:]) ** 0.5
+            for parameter, update in zip(group, updates):
+                parameter.add_(update.view(parameter.shape), alpha=-size)
+
+
+def _orthogonal(x: Tensor, iterations: int = 5) -> Tensor:
+    """Matrices [N, rows, columns] with all singular values brought to about 1 (Newton–Schulz)."""
+    tall = x.shape[1] > x.shape[2]
+    x = x.transpose(1, 2) if tall else x
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    for _ in range(iterations):
+        square = x @ x.transpose(1, 2)
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    return (x.transpose(1, 2) if tall else x).float()
+
+
+class _Optimiser:
+    """Muon for the inner matrices, AdamW for the rest; warms up over 60 steps, holds, then falls to nearly 0."""
+
+    _inner = re.compile(r"(resnets\..*conv[12]|attentions\..*|(down|up)samplers.*|self_attn.*|mlp.*)\.weight$")
+
+    def __init__(self, named: list[tuple[str, nn.Parameter]], peak: float, hold: float = 0.5):
+        matrices = [p for name, p in named if p.ndim >= 2 and self._inner.search(name)]
+        chosen = {id(parameter) for parameter in matrices}
+        self._parameters = [p for _, p in named]
+        self._muon = _Muon(matrices)
+        self._adam = torch.optim.AdamW([p for p in self._parameters if id(p) not in chosen], betas=(0.9, 0.98), weight_decay=0)
+        self._peak, self._hold = peak, hold
+
+    def step(self, step: int, progress: float) -> float:
+        """Apply the gradients and forget them; `progress` is the share of the time that is over. Returns the rate."""
+        rate = self._peak * min(1, (step + 1) / 60) * min(1, max(0.02, (1 - progress) / (1 - self._hold)))
+        nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._muon.step(rate)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._adam.step()
+        for parameter in self._parameters:
+            parameter.grad = None
+        return rate
+
+
+def train_vae(model: ShapesSD1, minutes: float, seed: int = 1, log: Callable[[str], None] = print) -> None:
+    """Train the VAE as a plain autoencoder: three channels follow the 8× smaller picture, one is free.
+
+    The decoder sees latents with noise on them, so that it forgives what a diffusion model gets slightly wrong. In the end
+    the encoder is made deterministic and its latents are brought to zero mean and unit variance times 1 / LATENT_SCALE.
+    """
+    torch.manual_seed(seed)
+    vae = model.vae.train().to(memory_format=torch.channels_last)
+    for half in (vae.encoder, vae.decoder):
+        attention = half.mid_block.attentions[0]
+        for parameter in attention.parameters():
+            parameter.requires_grad_(False)
+        nn.init.zeros_(attention.to_out[0].weight)
+        nn.init.zeros_(attention.to_out[0].bias)
+    pictures, _ = dataset(3000, seed)
+    optimiser = _Optimiser([(name, p) for name, p in vae.named_parameters() if p.requires_grad], peak=2e-3)
+    started, step, last = time.time(), 0, 0.0
+    while (progress := (time.time() - started) / (60 * minutes)) < 1:
+        chosen = torch.from_numpy(pictures[np.random.default_rng(step).integers(len(pictures), size=6)])
+        x = chosen.permute(0, 3, 1, 2).float() / 127.5 - 1
+        latent = vae.encode(x.contiguous(memory_format=torch.channels_last)).latent_dist.mode()
+        target = ((F.avg_pool2d(x, 8) + 1) / 2 - world.MEAN) / world.STD
+        output = vae.decode(latent + 0.12 * torch.randn_like(latent)).sample
+        error = (output - x).abs().mean() + 2 * (output - x).square().mean()
+        follow = (latent[:, :3] - target).square().mean()
+        loss = error + 0.05 * follow + 0.01 * (latent[:, 3].square().mean() - 1).square()
+        loss.backward()
+        optimiser.step(step, progress)
+        step += 1
+        if time.time() - last > 15:
+            last = time.time()
+            log(f"VAE step {step}: pixel error {error.item():.4f}, distance from the small picture {follow.item():.3f}")
+    vae.eval().requires_grad_(False)
+    _normalise_latents(vae, pictures[:512])
+
+
+@torch.no_grad()
+def _normalise_latents(vae: nn.Module, pictures: np.ndarray) -> None:
+    """Bring latents to zero mean and standard deviation 1 / LATENT_SCALE, in the 1×1 convolutions around them."""
+    x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    latents = torch.cat([vae.encode(part).latent_dist.mode() for part in x.split(32)])
+    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3)) * LATENT_SCALE
+    into, out = vae.quant_conv, vae.post_quant_conv
+    into.weight[:4] /= deviation[:, None, None, None]
+    into.bias[:4] = (into.bias[:4] - mean) / deviation
+    into.weight[4:] = 0
+    into.bias[4:] = -30  # log variance: encoding draws nothing
+    out.bias += out.weight[:, :, 0, 0] @ mean
+    out.weight *= deviation[None, :, None, None]
+
+
+def train_unet(
+    model: ShapesSD1, latents: Tensor, prompts: Sequence[Prompt], minutes: float, save: Path, seed: int = 1, log: Callable[[str], None] = print
+) -> None:
+    """Train UNet and text encoder together on latents [N, 4, LATENT, LATENT]; leaves the averaged weights in the model.
+
+    eps-prediction with SD1's schedule, weighted by 1 + 1/SNR (clipped): the layout is decided where the noise is high.
+    A checkpoint is written to `save` every three minutes.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    live = ShapesSD1.untrained()
+    embedding = live.text.get_input_embeddings().weight
+    with torch.no_grad():  # words that the world does not have mean nothing
+        others = torch.ones(VOCABULARY, dtype=torch.bool)
+        others[[*TOKEN_IDS.values(), _BEGIN, _END]] = False
+        embedding[others] = 0
+    live.unet.to(memory_format=torch.channels_last)
+    live.text.train()
+    averaged = [*model.unet.requires_grad_(False).parameters(), *model.text.requires_grad_(False).parameters()]
+    parameters = [*live.unet.parameters(), *live.text.parameters()]
+    torch._foreach_copy_(averaged, parameters)
+    optimiser = _Optimiser([*live.unet.named_parameters(), *live.text.named_parameters()], peak=2e-3)
+    cumulative, batch = alpha_bar(), 64
+    started, saved, step, total = time.time(), time.time(), 0, 0.0
+    while (progress := (time.time() - started) / (60 * minutes)) < 1:
+        index = rng.integers(len(latents), size=batch)
+        texts = ["" if rng.random() < 0.1 else wording(prompts[i], rng) for i in index]
+        timestep = (torch.arange(batch) + torch.rand(batch)) / batch  # stratified
+        timestep = torch.where(torch.arange(batch) % 2 == 0, timestep * 1000, 400 + timestep * 600).long()
+        level = cumulative[timestep][:, None, None, None]
+        x, eps = latents[torch.from_numpy(index)], torch.randn(batch, *latents.shape[1:])
+        noisy = (level.sqrt() * x + (1 - level).sqrt() * eps).contiguous(memory_format=torch.channels_last)
+        prediction = live.unet(noisy, timestep, live.text(token_ids(texts)).last_hidden_state).sample
+        errors = (prediction - eps).square().mean((1, 2, 3)) * (1 / level.flatten()).clamp(max=30) / 4
+        errors.mean().backward()
+        lr = optimiser.step(step, progress)
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, parameters, 1 - min(0.998, (step + 1) / (step + 12)))
+        step, total = step + 1, total + errors.mean().item()
+        if step % 100 == 0:
+            log(f"UNet step {step}, {100 * progress:.0f} %: loss {total / 100:.4f}, lr {lr:.1e}, {time.time() - started:.0f} s")
+            total = 0.0
+        if time.time() - saved > 180:
+            model.save(save)
+            saved = time.time()
+    model.save(save)
+
+
+def train(path: Path, minutes: float = 90, pictures: int = 30_000, seed: int = 1, log: Callable[[str], None] = print) -> None:
+    """Make the checkpoint from nothing: the VAE in a tenth of the time, then text encoder and UNet in the rest."""
+    started = time.time()
+    model = ShapesSD1.untrained()
+    train_vae(model, minutes / 10, seed, log)
+    latents, prompts = [], []
+    for part in range(math.ceil(pictures / 1000)):
+        some, theirs = dataset(1000, 1000 * (seed + 1) + part)
+        latents += [model.encode(chunk) for chunk in np.split(some, 20)]
+        prompts += theirs
+        log(f"{len(prompts)} latents")
+    train_unet(model, torch.cat(latents), prompts, minutes - (time.time() - started) / 60, path, seed, log)
+
+
+def score(model: ShapesSD1, pairs: int, seed: int, guidance: float = GUIDANCE, steps: int = STEPS) -> float:
+    """Percent of pictures in which everything is right, half of them from rare prompts, from plain noise."""
+    from .oracle import Oracle
+
+    prompts = world.test_prompts(pairs, seed)
+    noise = torch.randn(pairs, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(seed))
+    parts = zip(noise.split(64), (prompts[i : i + 64] for i in range(0, pairs, 64)))
+    pictures = torch.cat([model.decode(model.sample(x, [str(p) for p in some], guidance, steps)) for x, some in parts])
+    verdicts = Oracle().judge(for_oracle(pictures), prompts)
+    return 100 * sum(verdict.all for verdict in verdicts) / pairs

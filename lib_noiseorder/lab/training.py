@@ -1,0 +1,198 @@
+"""Training of the lab's networks: the eps model, the flow model and the oracle's detector.
+
+Forty minutes on one CPU core give a model like the embedded ones; a GPU is used when there is one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from .model import alpha_bar
+from .network import ShapesNet
+from .oracle import Detector
+from .world import COLOURS, NO_PROMPT, SHAPES, SIZE, Thing, dataset, render, to_latent, to_tokens
+
+Log = Callable[[str], None]
+
+_PICTURES = 50_000
+_BATCH = 64
+_PROMPT_DROPOUT = 0.1
+_LEARNING_RATE = 2e-3
+_WARM_UP = 60
+_DECAY_FROM = 0.55
+"""Share of the time after which the learning rate falls."""
+_EMA = 0.998
+_SAVE_SECONDS = 90
+_MAX_LAYOUT_WEIGHT = 30.0
+
+
+def train(family: str, minutes: float, seed: int, out: Path, start: Path | None, log: Log) -> None:
+    """Train an eps or a flow model; the averaged weights are saved every 90 seconds, as fp16.
+
+    Args:
+        family: "eps" or "flow".
+        minutes: wall-clock time.
+        start: weights to go on from; an interrupted training goes on from its own `out`.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: minutes not positive, or weights of another network.
+    """
+    if not minutes > 0:
+        raise ValueError(f"--minutes = {minutes} is not above 0")
+    torch.manual_seed(seed)
+    device = _device()
+    pictures, prompts = dataset(_PICTURES, 7)
+    data, tokens = to_latent(pictures).to(device), to_tokens(prompts).to(device)
+    net, average = ShapesNet().to(device), ShapesNet().to(device).requires_grad_(False)
+    if start is not None:
+        try:
+            net.load_state_dict({name: tensor.float() for name, tensor in load_file(start).items()})
+        except RuntimeError as error:
+            raise ValueError(f"{start} does not hold weights of this network: {error}") from None
+    average.load_state_dict(net.state_dict())
+    optimizers = _optimizers(net)
+    loss_of = _eps_loss if family == "eps" else _flow_loss
+    schedule = alpha_bar().to(device)
+    began = saved = time.monotonic()
+    losses: list[Tensor] = []
+    step = 0
+    while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
+        fall = 1.0 if share < _DECAY_FROM else max(0.02, (1 - share) / (1 - _DECAY_FROM))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = _LEARNING_RATE * min(1, (step + 1) / _WARM_UP) * fall
+            optimizer.zero_grad(set_to_none=True)
+        chosen = torch.randint(0, len(data), (_BATCH,), device=device)
+        unprompted = torch.rand(_BATCH, 1, device=device) < _PROMPT_DROPOUT
+        loss = loss_of(net, data[chosen], tokens[chosen].masked_fill(unprompted, NO_PROMPT), schedule)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        step += 1
+        torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in net.parameters()], 1 - min(_EMA, step / (step + 11)))
+        losses.append(loss.detach())
+        if step % 200 == 0:
+            log(f"{family} step {step}: loss {torch.stack(losses).mean().item():.4f}, {share:.0%} of the time")
+            losses.clear()
+        if time.monotonic() - saved > _SAVE_SECONDS:
+            _save(average, out)
+            saved = time.monotonic()
+    _save(average, out)
+    log(f"{family}: {step} steps, written {out}")
+
+
+def _eps_loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
+    """Squared error of eps. Weighted 1/ᾱ up to a limit, or a short training would learn texture and no layout."""
+    timestep = torch.randint(0, len(schedule), (len(x0),), device=x0.device)
+    early = torch.randint(400, len(schedule), (len(x0),), device=x0.device)
+    timestep = torch.where(torch.rand(len(x0), device=x0.device) < 0.5, early, timestep)
+    signal = schedule[timestep].view(-1, 1, 1, 1)
+    eps = torch.randn_like(x0)
+    prediction = net(signal.sqrt() * x0 + (1 - signal).sqrt() * eps, timestep / 999, tokens)
+    error = (prediction - eps).square().mean((1, 2, 3))
+    return (error * (1 / schedule[timestep]).clamp(max=_MAX_LAYOUT_WEIGHT) / 4).mean()
+
+
+def _flow_loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
+    """Squared error of the velocity eps − x0; half of the times uniform, half logit-normal towards the noisy end."""
+    uniform, normal = torch.rand(len(x0), device=x0.device), torch.randn(len(x0), device=x0.device)
+    t = torch.where(torch.rand(len(x0), device=x0.device) < 0.5, uniform, torch.sigmoid(normal + 0.3))
+    eps, share = torch.randn_like(x0), t.view(-1, 1, 1, 1)
+    prediction = net((1 - share) * x0 + share * eps, t, tokens)
+    return (prediction - (eps - x0)).square().mean()
+
+
+def _optimizers(net: ShapesNet) -> list[torch.optim.Optimizer]:
+    """Muon for the blocks' matrices where torch has it, AdamW for the rest."""
+    muon = getattr(torch.optim, "Muon", None)
+    matrices = [
+        parameter
+        for name, parameter in net.named_parameters()
+        if muon and parameter.ndim == 2 and name.startswith(("blocks", "attentions")) and "film" not in name
+    ]
+    taken = {id(parameter) for parameter in matrices}
+    rest = [parameter for parameter in net.parameters() if id(parameter) not in taken]
+    optimizers = [torch.optim.AdamW(rest, lr=_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.0)]
+    if matrices:
+        optimizers.append(muon(matrices, lr=_LEARNING_RATE, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
+
+
+def train_oracle(minutes: float, seed: int, out: Path, log: Log) -> None:
+    """Train the oracle's detector on scenes with all combinations equally likely.
+
+    Raises:
+        OSError: the file cannot be written.
+        ValueError: minutes not positive.
+    """
+    if not minutes > 0:
+        raise ValueError(f"--minutes = {minutes} is not above 0")
+    torch.manual_seed(seed)
+    device, rng = _device(), np.random.default_rng(seed)
+    net = Detector().to(device)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=6e-3)
+    nothing = len(COLOURS) * len(SHAPES)
+    weight = torch.ones(nothing + 1, device=device)
+    weight[nothing] = 0.3  # nearly every cell is empty
+    began, step = time.monotonic(), 0
+    while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
+        optimizer.param_groups[0]["lr"] = 6e-3 * min(1, share / 0.2) * max(0.01, 1 - share) + 1e-5
+        pictures, cells = zip(*(_scene(rng) for _ in range(2 * _BATCH)))
+        x = to_latent(np.round(np.stack(pictures).clip(0, 1) * 255).astype(np.uint8)).to(device)
+        loss = F.cross_entropy(net(_blemished(x))[0], torch.from_numpy(np.stack(cells)).to(device), weight=weight)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        step += 1
+        if step % 100 == 0:
+            log(f"oracle step {step}: loss {loss.item():.4f}, {share:.0%} of the time")
+    net.eval()
+    save_file({name: tensor.cpu() for name, tensor in net.state_dict().items()}, out)
+    log(f"oracle: {step} steps, written {out}")
+
+
+def _scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A picture [SIZE, SIZE, 3] of 0 to 4 things, and the class of each detection cell [12, 12]."""
+    wanted = rng.choice(5, p=[0.05, 0.25, 0.4, 0.22, 0.08])
+    centres: list[np.ndarray] = []
+    for _ in range(40):
+        centre = rng.integers(4, SIZE - 4, 2)
+        if len(centres) < wanted and all(abs(centre - other).max() >= 8 for other in centres):
+            centres.append(centre)
+    kinds = [(int(rng.integers(len(COLOURS))), int(rng.integers(len(SHAPES)))) for _ in centres]
+    if kinds and rng.random() < 0.25:
+        kinds = [kinds[0]] * len(kinds)
+    cells = np.full((SIZE // 2, SIZE // 2), len(COLOURS) * len(SHAPES))
+    things = []
+    for (colour, shape), (x, y) in zip(kinds, centres):
+        cells[y // 2, x // 2] = colour * len(SHAPES) + shape
+        things.append(Thing(COLOURS[colour], SHAPES[shape], int(x), int(y)))
+    return render(things, rng), cells
+
+
+def _blemished(x: Tensor) -> Tensor:
+    """Contrast, blur and noise, as a model's pictures have them."""
+    x = x * (1 + 0.1 * torch.randn(len(x), 1, 1, 1, device=x.device))
+    blur = torch.rand(len(x), 1, 1, 1, device=x.device) * 0.5 * (torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5)
+    x = x * (1 - blur) + blur * F.avg_pool2d(F.pad(x, (1,) * 4, mode="replicate"), 3, 1)
+    return x + torch.randn_like(x) * torch.rand(len(x), 1, 1, 1, device=x.device) * 0.25
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _save(net: ShapesNet, out: Path) -> None:
+    unfinished = out.with_suffix(".part")
+    save_file({name: tensor.half().cpu().contiguous() for name, tensor in net.state_dict().items()}, unfinished)
+    unfinished.replace(out)

@@ -1,0 +1,54 @@
+"""The hosts the contract is held against: the double always, the real ones where an environment variable names them."""
+
+import pytest
+
+from .double.host import DoubleHost
+from .real import RealHost, Server, checkpoints, folder
+
+REAL = ("A1111", "FORGE")
+PARAMETERS = ["double-eps", "double-flow"]
+for _name in REAL:
+    PARAMETERS += [f"{_name}:{checkpoint}" for checkpoint in checkpoints(_name)] or [_name]
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory):
+    """Starts a server when it is first asked for; stops all at the end."""
+    running = {}
+
+    def server(name, with_extension):
+        key = name, with_extension
+        if key not in running:
+            running[key] = Server(name, tmp_path_factory.mktemp(name.lower()) / "data", with_extension)
+        return running[key]
+
+    yield server
+    for started in running.values():
+        started.stop()
+
+
+def _host(parameter, with_extension, servers):
+    if parameter.startswith("double"):
+        return DoubleHost(parameter.removeprefix("double-"), with_extension)
+    name, _, checkpoint = parameter.partition(":")
+    if folder(name) is None:
+        pytest.skip(f"set NOISEORDER_{name} to the folder of a {name} WebUI to check it")
+    return RealHost(servers(name, with_extension), checkpoint)
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
+def hosts(request, servers):
+    """A function that gives the host, with the extension or without."""
+    return lambda with_extension: _host(request.param, with_extension, servers)
+
+
+@pytest.fixture(scope="module")
+def host(hosts):
+    """The host with the extension."""
+    return hosts(True)
+
+
+@pytest.fixture(scope="module")
+def bare_host(hosts):
+    """The same host without the extension."""
+    return hosts(False)

@@ -1,0 +1,112 @@
+"""The host double in process, with the API's ways: defaults from the panel, refusals, `infotext`."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import importlib.util
+import io
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lib_noiseorder.lab.world import to_latent, to_pictures
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[2]
+
+EXTRA_FIELDS = ("alwayson_scripts", "infotext", "init_images", "override_settings", "width", "height")
+
+
+class DoubleHost:
+    """Draws with an embedded model; `family` eps behaves as A1111, flow as Forge."""
+
+    size = 24
+    prompt = "red circle left of blue square"
+    evaluations_per_question = 1
+    img2img_noise = 0
+    """Largest difference between two runs of the same img2img job."""
+
+    def __init__(self, family: str, with_extension: bool = True):
+        if str(HERE) not in sys.path:
+            sys.path.insert(0, str(HERE))
+        import gradio
+        from modules import processing, scripts, sd_models, shared
+
+        self.shared, self.processing = shared, processing
+        self.checkpoint = sd_models.FlowCheckpoint() if family == "flow" else sd_models.EpsCheckpoint()
+        loaded = [_load(HERE.parent / "counter/scripts/count_evaluations.py").CountEvaluations()]
+        if with_extension:
+            loaded.append(_load(REPOSITORY / "scripts/noise_order.py").NoiseOrder())
+        self.runner = scripts.ScriptRunner(loaded)
+        self.defaults: list = []
+        self.fields: list = []
+        with gradio.Blocks():
+            for script in loaded:
+                script.args_from = len(self.defaults)
+                controls = script.ui(False) or []
+                self.defaults += [control.value for control in controls]
+                script.args_to = len(self.defaults)
+                self.fields += [(script.args_from + controls.index(c), pasted) for c, pasted in script.infotext_fields or []]
+
+    def txt2img(self, **payload):
+        return self._generate(self.processing.Txt2Img, payload)
+
+    def img2img(self, **payload):
+        picture = np.array(Image.open(io.BytesIO(base64.b64decode(payload["init_images"][0]))).convert("RGB"))
+        return self._generate(self.processing.Img2Img, {**payload, "init_latent": to_latent(picture[None])})
+
+    def _generate(self, kind, payload):
+        from fastapi import HTTPException
+
+        from ..client import Refused, Result
+
+        fields = {name: value for name, value in payload.items() if name not in EXTRA_FIELDS}
+        args = self._script_args(payload)
+        self.shared.sd_model = self.checkpoint
+        p = kind(**{"prompt": self.prompt, **fields}, script_args=args, scripts=self.runner)
+        p.is_api = True
+        self.last_job = p
+        try:
+            latents, texts, self.comments = self.processing.process_images(p)
+        except HTTPException as error:
+            raise Refused(error.status_code, error.detail) from None
+        pixels = (to_pictures(latents).permute(0, 2, 3, 1) * 255).round()
+        return Result(torch.nan_to_num(pixels).numpy().astype(int), texts)
+
+    def _script_args(self, payload):
+        args = list(self.defaults)
+        for index, pasted in self.fields:
+            value = pasted(_parameters(payload.get("infotext", "")))
+            if payload.get("infotext") and value is not None:
+                args[index] = value
+        for title, script_payload in payload.get("alwayson_scripts", {}).items():
+            script = next(script for script in self.runner.alwayson_scripts if script.title().lower() == title.lower())
+            for index, value in zip(range(script.args_from, script.args_to), script_payload["args"]):
+                args[index] = value
+        return args
+
+    @contextlib.contextmanager
+    def spoiled(self, spoil):
+        """Every model answer goes through spoil(answer)."""
+        self.checkpoint.spoil, before = spoil, self.checkpoint.spoil
+        try:
+            yield
+        finally:
+            self.checkpoint.spoil = before
+
+
+def _load(path: Path):
+    spec = importlib.util.spec_from_file_location(f"double_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _parameters(infotext: str) -> dict[str, str]:
+    found = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)', infotext.strip().split("\n")[-1])
+    return {key: value.strip('"') for key, value in found}

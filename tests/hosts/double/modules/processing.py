@@ -1,0 +1,103 @@
+import json
+
+import torch
+from modules import errors, rng, sd_samplers, shared
+
+
+class Processing:
+    def __init__(self, **fields):
+        self.prompt = self.negative_prompt = ""
+        self.seed, self.subseed, self.subseed_strength = 1, 1, 0.0
+        self.batch_size, self.n_iter, self.steps, self.cfg_scale = 1, 1, 4, 3.0
+        self.sampler_name, self.s_min_uncond = "Euler", 0.0
+        self.enable_hr, self.is_hr_pass, self.denoising_strength = False, False, 0.7
+        self.is_api = False
+        self.script_args, self.scripts = [], None
+        self.mask = self.nmask = None
+        for name, value in fields.items():
+            assert hasattr(self, name) or name == "init_latent", name
+            setattr(self, name, value)
+        self.sd_model = shared.sd_model
+        self.extra_generation_params, self.comments = {}, {}
+
+    def comment(self, text):
+        self.comments[text] = 1
+
+    def init(self, all_prompts, all_seeds, all_subseeds): ...
+
+    def noise_source(self, first):
+        count = self.batch_size
+        seeds = [self.seed if self.subseed_strength else self.seed + first + i for i in range(count)]
+        subseeds = [self.subseed + first + i for i in range(count)]
+        self.seeds, self.subseeds = seeds, subseeds
+        return rng.ImageRNG((3, 24, 24), seeds, subseeds, self.subseed_strength)
+
+
+class Txt2Img(Processing):
+    def sample(self, cond, uncond):
+        self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
+        x = self.rng.next()
+        self.scripts.process_before_every_sampling(self, x=x, noise=x, c=cond, uc=uncond)
+        samples = self.sampler.sample(self, x, cond, uncond, image_conditioning=x.new_zeros(len(x), 5, 1, 1))
+        if not self.enable_hr:
+            return samples
+        self.is_hr_pass = True
+        self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
+        self.rng = rng.ImageRNG((3, 24, 24), self.seeds, self.subseeds, self.subseed_strength)
+        noise = self.rng.next()
+        self.scripts.process_before_every_sampling(self, x=samples, noise=noise, c=cond, uc=uncond)
+        samples = self.sampler.sample_img2img(self, samples, noise, cond, uncond)
+        self.is_hr_pass = False
+        return samples
+
+
+class Img2Img(Processing):
+    def init(self, all_prompts, all_seeds, all_subseeds):
+        self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
+        self.initial_noise_multiplier = shared.opts.initial_noise_multiplier
+        self.init_latent = self.init_latent.expand(self.batch_size, -1, -1, -1)
+
+    def sample(self, cond, uncond):
+        x = self.rng.next()
+        if self.initial_noise_multiplier != 1.0:
+            x = x * self.initial_noise_multiplier
+        self.scripts.process_before_every_sampling(self, x=self.init_latent, noise=x, c=cond, uc=uncond)
+        return self.sampler.sample_img2img(self, self.init_latent, x, cond, uncond)
+
+
+def quote(value):
+    text = str(value)
+    return json.dumps(text) if any(mark in text for mark in ",:\n") else text
+
+
+def infotext(p, index):
+    parameters = {"Steps": p.steps, "Sampler": p.sampler_name, "CFG scale": p.cfg_scale, "Seed": p.seeds[index], "Size": "24x24"}
+    parameters.update(p.extra_generation_params)
+    return p.prompt + "\n" + ", ".join(f"{key}: {quote(value)}" for key, value in parameters.items())
+
+
+@torch.inference_mode()
+def process_images(p):
+    """Latents [B, 3, 24, 24], infotexts and what the panel would show below the pictures, over all batches."""
+    shared.state.__dict__.update(shared.fresh_state().__dict__)
+    latents, texts = [], []
+    p.scripts.process(p)
+    p.init([], [], [])
+    for iteration in range(p.n_iter):
+        p.iteration = iteration
+        p.rng = p.noise_source(iteration * p.batch_size)
+        batch = {"batch_number": iteration, "prompts": [p.prompt] * p.batch_size, "seeds": p.seeds, "subseeds": p.subseeds}
+        p.scripts.before_process_batch(p, **batch)
+        p.scripts.process_batch(p, **batch)
+        cond = p.sd_model.condition([p.prompt] * p.batch_size)
+        forge_without_guidance = hasattr(p.sd_model, "forge_objects") and p.cfg_scale == 1
+        uncond = None if forge_without_guidance else p.sd_model.condition([p.negative_prompt] * p.batch_size)
+        samples = p.sample(cond, uncond)
+        if not torch.isfinite(samples).all():
+            errors.report("A tensor with NaNs was produced")
+        p.scripts.postprocess_batch(p, batch_number=iteration, images=samples)
+        latents.append(samples)
+        texts += [infotext(p, index) for index in range(p.batch_size)]
+        if shared.state.interrupted:
+            break
+    return torch.cat(latents), texts, list(p.comments)

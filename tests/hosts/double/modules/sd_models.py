@@ -1,0 +1,56 @@
+from types import SimpleNamespace
+
+import torch
+
+from lib_noiseorder.lab.model import LabModel, alpha_bar
+from lib_noiseorder.lab.world import NO_PROMPT, Prompt, to_tokens
+
+
+class Checkpoint:
+    """An embedded model as a WebUI checkpoint; `spoil` is called with every answer and may replace it or raise."""
+
+    def __init__(self, family):
+        self.lab = LabModel(family)
+        self.model = SimpleNamespace(diffusion_model=self.lab._net)
+        self.spoil = lambda answer: answer
+
+    def condition(self, prompts):
+        return torch.cat(
+            [to_tokens([Prompt.parse(text)]) if text.strip() else torch.full((1, 6), NO_PROMPT) for text in prompts]
+        )
+
+    def answer(self, x, timestep, tokens):
+        return self.spoil(self.lab.predict(x, timestep, tokens))
+
+
+class EpsCheckpoint(Checkpoint):
+    parameterization = "eps"
+    is_sdxl = False
+
+    def __init__(self):
+        super().__init__("eps")
+        cumulative = alpha_bar()
+        self.sigmas = ((1 - cumulative) / cumulative).sqrt()
+
+    def start(self, sigma, noise, latent):
+        return latent + noise * sigma
+
+    def denoised(self, x, sigma, tokens):
+        timestep = (self.sigmas - sigma[0]).abs().argmin().item() / 999
+        return x - sigma[0] * self.answer(x / (sigma[0] ** 2 + 1).sqrt(), timestep, tokens)
+
+
+class FlowCheckpoint(Checkpoint):
+    def __init__(self):
+        super().__init__("flow")
+        self.sigmas = torch.linspace(0.0001, 1.0, 10000)
+        self.resident = False
+        model = SimpleNamespace(predictor=SimpleNamespace(prediction_type="const"), **vars(self.model))
+        self.forge_objects = SimpleNamespace(unet=SimpleNamespace(model=model, model_options={}))
+
+    def start(self, sigma, noise, latent):
+        return latent * (1 - sigma) + noise * sigma
+
+    def denoised(self, x, sigma, tokens):
+        assert self.resident, "the model was asked outside sampling_prepare"
+        return x - sigma[0] * self.answer(x, sigma[0].item(), tokens)

@@ -1,0 +1,119 @@
+import inspect
+from types import SimpleNamespace
+
+import torch
+from modules import shared
+
+
+class InterruptedException(BaseException):
+    pass
+
+
+class CFGDenoiser:
+    def __init__(self, sampler, sd_model):
+        self.sampler, self.inner_model = sampler, sd_model
+        self.p = self.mask = self.nmask = self.init_latent = None
+        self.step = 0
+
+    def combine_denoised(self, x_out, conds_list, uncond, cond_scale):
+        base = x_out[-uncond.shape[0] :]
+        denoised = base.clone()
+        for picture, conds in enumerate(conds_list):
+            for index, weight in conds:
+                denoised[picture] += (x_out[index] - base[picture]) * (weight * cond_scale)
+        return denoised
+
+    def __call__(self, x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond):
+        if shared.state.interrupted or shared.state.skipped:
+            raise InterruptedException
+        skip_uncond = (self.step % 2 or shared.opts.s_min_uncond_all) and 0 < s_min_uncond and sigma[0] < s_min_uncond
+        if skip_uncond:
+            self.p.extra_generation_params["NGMS"] = s_min_uncond
+        guide = self._forge if hasattr(self.inner_model, "forge_objects") else self._a1111
+        denoised = guide(x, sigma, uncond, cond, cond_scale, skip_uncond)
+        if self.mask is not None:
+            denoised = denoised * self.nmask + self.init_latent * self.mask
+        self.sampler.last_latent = denoised
+        self.step += 1
+        return denoised
+
+    def _a1111(self, x, sigma, uncond, cond, cond_scale, skip_uncond):
+        parts = [cond] if skip_uncond else [cond, uncond]
+        out = [self.inner_model.denoised(x, sigma, tokens) for tokens in parts]
+        out, scale = (out * 2, 1.0) if skip_uncond else (out, cond_scale)
+        return self.combine_denoised(torch.cat(out), [[(i, 1.0)] for i in range(len(x))], uncond, scale)
+
+    def _forge(self, x, sigma, uncond, cond, cond_scale, skip_uncond):
+        options = self.inner_model.forge_objects.unet.model_options
+        with_prompt = without = self.inner_model.denoised(x, sigma, cond)
+        if uncond is not None and not skip_uncond and cond_scale != 1:
+            without = self.inner_model.denoised(x, sigma, uncond)
+        denoised = without + (with_prompt - without) * cond_scale
+        for function in options.get("sampler_post_cfg_function", []):
+            denoised = function({"denoised": denoised, "cond_denoised": with_prompt, "uncond_denoised": without})
+        return denoised
+
+
+class Sampler:
+    def __init__(self, func, sd_model):
+        self.func = func
+        self.model_wrap = sd_model
+        self.model_wrap_cfg = CFGDenoiser(self, sd_model)
+        self.last_latent = None
+        self.config = SimpleNamespace(options={})
+
+    def get_sigmas(self, p, steps):
+        indices = torch.linspace(len(self.model_wrap.sigmas) - 1, 0, steps).round().long()
+        return torch.cat([self.model_wrap.sigmas[indices], torch.zeros(1)])
+
+    def sample(self, p, x, conditioning, unconditional_conditioning, steps=None, image_conditioning=None):
+        sigmas = self.get_sigmas(p, steps or p.steps)
+        x = self.model_wrap.start(sigmas[0], x, torch.zeros_like(x))
+        return self._run(p, x, sigmas, conditioning, unconditional_conditioning, image_conditioning)
+
+    def sample_img2img(self, p, x, noise, conditioning, unconditional_conditioning, steps=None, image_conditioning=None):
+        steps = steps or p.steps
+        encode = max(1, int(min(p.denoising_strength, 0.999) * steps))
+        sigmas = self.get_sigmas(p, steps)[steps - encode :]
+        self.model_wrap_cfg.init_latent = x
+        start = self.model_wrap.start(sigmas[0], noise, x)
+        return self._run(p, start, sigmas, conditioning, unconditional_conditioning, image_conditioning)
+
+    def _run(self, p, x, sigmas, cond, uncond, image_cond):
+        wrap = self.model_wrap_cfg
+        wrap.p, wrap.step, wrap.mask, wrap.nmask = p, 0, getattr(p, "mask", None), getattr(p, "nmask", None)
+        self.last_latent = x
+        arguments = {
+            "cond": cond, "uncond": uncond, "image_cond": image_cond, "cond_scale": p.cfg_scale, "s_min_uncond": p.s_min_uncond
+        }  # fmt: skip
+        schedule = {"sigmas": sigmas} if "sigmas" in inspect.signature(self.func).parameters else {}
+        shared.state.sampling_steps, shared.state.sampling_step = len(sigmas) - 1, 0
+        self.model_wrap.resident = True
+        try:
+            return self.func(wrap, x, extra_args=arguments, disable=False, callback=self._count, **schedule)
+        except InterruptedException:
+            return self.last_latent
+        finally:
+            self.model_wrap.resident = False
+
+    def _count(self, step):
+        shared.state.sampling_step = step
+
+
+def euler(model, x, sigmas=None, extra_args=None, disable=None, callback=None, ancestral=0.0):
+    for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+        denoised = model(x, sigma.expand(len(x)), **extra_args)
+        callback(step)
+        down = following * (1 - ancestral)
+        x = x + (x - denoised) / sigma * (down - sigma)
+        if ancestral and following > 0:
+            x = x + model.p.rng.next() * (following**2 - down**2).sqrt()
+    return x
+
+
+def euler_ancestral(model, x, sigmas=None, extra_args=None, disable=None, callback=None):
+    return euler(model, x, sigmas, extra_args, disable, callback, ancestral=0.3)
+
+
+def create_sampler(name, sd_model):
+    return Sampler({"Euler": euler, "Euler a": euler_ancestral}[name], sd_model)

@@ -1,0 +1,12 @@
+from types import SimpleNamespace
+
+device = "cpu"
+
+
+def fresh_state():
+    return SimpleNamespace(interrupted=False, skipped=False, sampling_step=0, sampling_steps=0, textinfo=None)
+
+
+state = fresh_state()
+opts = SimpleNamespace(s_min_uncond_all=False, initial_noise_multiplier=1.0, sgm_noise_multiplier=False)
+sd_model = None

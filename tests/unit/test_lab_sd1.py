@@ -1,0 +1,134 @@
+"""The shapes world's checkpoint in Stable Diffusion 1's format."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+
+pytest.importorskip("diffusers", reason="the SD1-format model is built from diffusers' modules")
+pytest.importorskip("transformers", reason="the SD1-format model uses transformers' text encoder")
+
+from lib_noiseorder.lab import sd1
+from lib_noiseorder.lab.oracle import Oracle
+from lib_noiseorder.lab.world import Prompt
+
+WEIGHTS = files("lib_noiseorder.lab").joinpath("weights")
+MEGABYTE = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def model() -> sd1.ShapesSD1:
+    return sd1.ShapesSD1.load()
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> dict[str, torch.Tensor]:
+    return load(WEIGHTS.joinpath("shapes-sd1.safetensors").read_bytes())
+
+
+def right(pictures: torch.Tensor | np.ndarray, prompts: list[Prompt]) -> float:
+    return sum(verdict.all for verdict in Oracle().judge(sd1.for_oracle(pictures), prompts)) / len(prompts)
+
+
+def test_the_checkpoint_is_small_and_half_precision(checkpoint):
+    assert len(WEIGHTS.joinpath("shapes-sd1.safetensors").read_bytes()) <= 40 * MEGABYTE
+    assert {tensor.dtype for tensor in checkpoint.values()} == {torch.float16, torch.int64}
+
+
+def test_the_checkpoint_has_the_names_and_shapes_a_webui_looks_for(checkpoint):
+    shapes = {name: tuple(tensor.shape) for name, tensor in checkpoint.items()}
+    expected = {
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": (49408, 64),
+        "cond_stage_model.transformer.text_model.embeddings.position_ids": (1, 77),
+        "cond_stage_model.transformer.text_model.final_layer_norm.weight": (64,),
+        "model.diffusion_model.time_embed.0.weight": (256, 64),
+        "model.diffusion_model.input_blocks.0.0.weight": (64, 4, 3, 3),
+        "model.diffusion_model.input_blocks.2.0.op.weight": (64, 64, 3, 3),
+        "model.diffusion_model.input_blocks.3.1.transformer_blocks.0.attn2.to_k.weight": (64, 64),
+        "model.diffusion_model.middle_block.1.proj_in.weight": (128, 128, 1, 1),
+        "model.diffusion_model.output_blocks.1.1.conv.weight": (128, 128, 3, 3),
+        "model.diffusion_model.out.2.weight": (4, 64, 3, 3),
+        "first_stage_model.encoder.down.2.downsample.conv.weight": (64, 64, 3, 3),
+        "first_stage_model.encoder.mid.attn_1.q.weight": (128, 128, 1, 1),
+        "first_stage_model.decoder.up.3.block.0.conv1.weight": (128, 128, 3, 3),
+        "first_stage_model.decoder.up.1.upsample.conv.weight": (64, 64, 3, 3),
+        "first_stage_model.post_quant_conv.weight": (4, 4, 1, 1),
+    }
+    assert {name: shapes.get(name) for name in expected} == expected
+
+
+def test_the_sidecar_is_beside_it():
+    assert WEIGHTS.joinpath("shapes-sd1.yaml").read_text("utf-8") == sd1.SIDECAR
+
+
+def test_names_survive_the_way_to_ldm_and_back(model):
+    again = sd1.ShapesSD1.untrained()
+    again.load_ldm(model.to_ldm(torch.float32))
+    for ours, theirs in ((model.text, again.text), (model.unet, again.unet), (model.vae, again.vae)):
+        for name, tensor in ours.state_dict().items():
+            assert torch.equal(tensor, theirs.state_dict()[name]), name
+
+
+def test_diffusers_own_converter_reads_the_unet_and_vae_the_same(model, checkpoint):
+    single_file = pytest.importorskip("diffusers.loaders.single_file_utils")
+    unet = single_file.convert_ldm_unet_checkpoint(dict(checkpoint), dict(model.unet.config))
+    vae = single_file.convert_ldm_vae_checkpoint(dict(checkpoint), dict(model.vae.config))
+    for ours, theirs in ((model.unet.state_dict(), unet), (model.vae.state_dict(), vae)):
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            assert torch.equal(tensor, theirs[name].float().view_as(tensor)), name
+
+
+def test_other_checkpoints_are_refused(checkpoint):
+    del checkpoint["model.diffusion_model.out.2.weight"]
+    with pytest.raises(ValueError, match=r"not a shapes-sd1 checkpoint.*out\.2\.weight"):
+        sd1.ShapesSD1.untrained().load_ldm(checkpoint)
+
+
+def test_the_oracle_reads_the_pictures_and_what_the_vae_makes_of_them(model):
+    pictures, prompts = sd1.dataset(100, seed=71)
+    assert right(pictures, prompts) > 0.98
+    latents = model.encode(pictures)
+    assert latents.mean().abs() < 0.1 and 0.9 < latents.std() < 1.1
+    assert right(model.decode(latents), prompts) > 0.95
+
+
+def test_encoding_is_deterministic(model):
+    pictures, _ = sd1.dataset(1, seed=3)
+    distribution = model.vae.encode(torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1).latent_dist
+    assert distribution.std.max() < 1e-6
+
+
+def test_words_become_the_ids_that_clip_gives_them():
+    ids = sd1.token_ids(["A red circle, left of three triangles"])
+    assert ids[0, :11].tolist() == [49406, 320, 736, 7117, 267, 1823, 539, 2097, 924, 18627, 49407]
+    assert ids.shape == (1, 77) and (ids[0, 11:] == 49407).all()
+    assert torch.equal(sd1.tokenizer()("A red circle, left of three triangles", padding="max_length", return_tensors="pt").input_ids, ids)
+    with pytest.raises(ValueError, match="purple"):
+        sd1.token_ids(["purple circle"])
+
+
+def test_every_wording_says_its_prompt():
+    rng = np.random.default_rng(5)
+    for _ in range(300):
+        prompt = sd1.world.random_prompt(rng, uniform=True)
+        assert Prompt.parse(sd1.wording(prompt, rng)) == prompt
+
+
+def test_plain_noise_gives_what_is_asked_for_far_more_often_than_by_chance(model):
+    assert sd1.score(model, pairs=48, seed=5, steps=12) > 15
+
+
+def test_the_pipeline_draws_the_same_picture_from_the_same_noise(model):
+    noise = torch.randn(1, 4, sd1.LATENT, sd1.LATENT, generator=torch.Generator().manual_seed(2))
+    pipeline = model.pipeline()
+    pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True)
+    pipeline.set_progress_bar_config(disable=True)
+    text = "red circle left of blue square"
+    theirs = pipeline(text, latents=noise.clone(), num_inference_steps=8, guidance_scale=4.0, output_type="pt").images
+    ours = model.decode(model.sample(noise, [text], guidance=4.0, steps=8))
+    assert (theirs - ours).abs().max() < 0.02

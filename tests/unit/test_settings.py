@@ -1,0 +1,139 @@
+"""One place for every knob: validation, presets, and the ways in and out."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_noiseorder import KNOBS, NoiseOrderSettings, SettingsError
+from lib_noiseorder.settings import KNOB, PRESETS
+
+BAD = {
+    "enabled": ["yes", 1, None],
+    "preset": ["Magic", 3, None],
+    "erasure_samples": [0, 65, 2.5, True, "4", None, float("nan")],
+    "strength": [2.01, -2.01, float("nan"), float("inf"), 10**400, True, "0.1", None, [0.1]],
+    "layout_weight": [3, True],
+    "structure_weight": [float("-inf")],
+    "detail_weight": ["much"],
+    "injection": ["maybe", True],
+    "strength_schedule": ["exponential"],
+    "noise_scale": [0, 0.49, 1.51],
+    "layout_timestep": [-0.1, 0, 1.01],
+    "structure_timestep": [float("nan")],
+    "detail_timestep": [{}],
+}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values])
+def test_a_bad_value_is_refused_with_field_value_and_range(name, value):
+    with pytest.raises(SettingsError) as refused:
+        NoiseOrderSettings.from_dict({name: value})
+    assert f"{name} = {repr(value)[:40]}" in str(refused.value)
+    assert KNOB[name].range in str(refused.value)
+
+
+def test_every_knob_has_bad_values_here():
+    assert set(BAD) == set(KNOB)
+
+
+@pytest.mark.parametrize(
+    "values, says",
+    [
+        ({"strenght": 0.1}, "unknown setting 'strenght'; did you mean 'strength'?"),
+        ({3: 1}, "unknown setting '3'"),
+        ([1], "must be an object of named values, not list"),
+    ],
+)
+def test_unknown_keys_and_non_objects(values, says):
+    with pytest.raises(SettingsError) as refused:
+        NoiseOrderSettings.from_dict(values)
+    assert says in str(refused.value)
+
+
+def test_settings_are_frozen_and_typed():
+    settings = NoiseOrderSettings(strength=1, erasure_samples=2.0)
+    assert isinstance(settings.strength, float) and isinstance(settings.erasure_samples, int)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.strength = 0.5
+
+
+def test_injecting_with_no_weight_is_refused():
+    with pytest.raises(SettingsError, match="leave nothing to inject"):
+        NoiseOrderSettings(layout_weight=0, structure_weight=0, detail_weight=0)
+    assert not NoiseOrderSettings(layout_weight=0, structure_weight=0, detail_weight=0, strength=0).asks_the_model
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_decides_its_fields(preset):
+    settings = NoiseOrderSettings.from_dict({"preset": preset})
+    assert {name: getattr(settings, name) for name in PRESETS[preset]} == PRESETS[preset]
+
+
+def test_a_wish_that_contradicts_the_preset_is_refused_even_if_it_is_the_default():
+    for wish in ({"strength": 0.5}, {"injection": "calibrated"}):
+        with pytest.raises(SettingsError, match="contradicts preset 'Paper'"):
+            NoiseOrderSettings.from_dict({"preset": "Paper", **wish})
+    assert NoiseOrderSettings.from_dict({"preset": "Paper", "strength": 0.1}).injection == "literal"
+
+
+values = {
+    knob.name: st.booleans()
+    if knob.kind is bool
+    else st.sampled_from(knob.choices)
+    if knob.choices
+    else st.integers(int(knob.minimum), int(knob.maximum))
+    if knob.kind is int
+    else st.floats(knob.minimum, knob.maximum).filter(lambda value: value != 0)
+    for knob in KNOBS
+}
+custom = st.fixed_dictionaries({**values, "preset": st.just("Custom")}).map(NoiseOrderSettings.from_dict)
+any_settings = st.one_of(custom, st.builds(NoiseOrderSettings, preset=st.sampled_from(sorted(PRESETS)), enabled=st.booleans()))
+
+
+@given(any_settings)
+def test_round_trips(settings):
+    assert NoiseOrderSettings.from_dict(settings.to_dict()) == settings
+    assert NoiseOrderSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    assert NoiseOrderSettings.from_infotext(settings.to_infotext()) == settings
+    assert NoiseOrderSettings.from_args([settings.to_dict()]) == settings
+    assert NoiseOrderSettings.from_args(list(settings.to_dict().values())) == settings
+    text = "a cat\nSteps: 20, " + ", ".join(f"{key}: {value}" for key, value in settings.to_infotext().items()) + ", Size: 64x64"
+    assert NoiseOrderSettings.from_infotext(text) == settings
+
+
+def test_infotext_says_what_was_used():
+    assert NoiseOrderSettings(preset="Paper").to_infotext()["Noise Order injection"] == "literal"
+
+
+def test_infotext_without_our_keys_is_off_and_other_keys_are_passed_over():
+    assert NoiseOrderSettings.from_infotext("a cat\nSteps: 20") == NoiseOrderSettings()
+    assert NoiseOrderSettings.from_infotext({"Noise Order evaluations": "3"}) == NoiseOrderSettings()
+    with pytest.raises(SettingsError, match="strength = 'much'"):
+        NoiseOrderSettings.from_infotext({"Noise Order strength": "much"})
+
+
+@pytest.mark.parametrize(
+    "args, says",
+    [
+        ([True] * (len(KNOBS) + 1), f"args has {len(KNOBS) + 1} values"),
+        ("enabled", "args must be a list, not str"),
+        ({"enabled": True}, "args must be a list, not dict"),
+        ([True, "Custom", 4.5], "erasure_samples = 4.5"),
+    ],
+)
+def test_bad_args(args, says):
+    with pytest.raises(SettingsError, match=says):
+        NoiseOrderSettings.from_args(args)
+
+
+def test_flat_args_come_in_the_order_of_the_knobs_and_may_be_few():
+    assert NoiseOrderSettings.from_args([True, "Custom", 2]) == NoiseOrderSettings(enabled=True, erasure_samples=2)
+    assert NoiseOrderSettings.from_args([]) == NoiseOrderSettings()
+
+
+def test_infotext_keys_are_prefixed_and_unique():
+    keys = [knob.infotext_key for knob in KNOBS]
+    assert len(set(keys)) == len(keys) and all(key.startswith("Noise Order ") for key in keys)
