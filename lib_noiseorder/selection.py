@@ -1,16 +1,20 @@
-"""Semantic selection: of several initial noises, keep the one whose picture the model itself finds most believable.
+"""Semantic selection: of several initial noises, keep the one whose picture the model itself can best believe in.
 
-Every candidate is an untouched draw, so nothing about the noise's distribution is bent. Each is followed for the first
-few steps of the sampler; the picture predicted there is noised again, with one fixed noise, to one noise level, and the
-model is asked about it. The candidate with the lowest score goes on, from where its preview stopped.
+Every candidate is an untouched draw of N(0, I), so nothing about the noise's distribution is bent. Per candidate:
 
-Steps are deterministic (DDIM, or Euler for flow): x0 is kept and the implied noise is carried to the next level. Noisy
-latents and noise levels are those of `lib_noiseorder.denoiser`: x = alpha·x0 + sigma·eps.
+    glance    the sampler's own first model call, under guidance; the winner's answer is remembered for the sampler
+    jump      one deterministic (DDIM / Euler) step from there down to `preview_share`
+    preview   one prediction of the clean picture x0, with the prompt
+    judge     that picture noised again to `judging_share` with one fixed noise; one more prediction with the prompt
+    score     the mean squared distance between the picture and what the model made of it; the lowest wins
+
+A picture that shows what the prompt says, in a way the model knows, is one that the model restores. Noisy latents and
+noise levels are those of `lib_noiseorder.denoiser`: x = alpha·x0 + sigma·eps; sigma / (alpha + sigma) is the noise share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -20,72 +24,65 @@ from torch import Tensor
 from .denoiser import NoiseLevel
 from .tensors import require_floating, require_same_shape, to_compute
 
-QUESTIONS = ("prompt-free", "prompted", "dispute")
-"""What the model is asked about a predicted picture, noised again: how badly it restores the picture without the prompt,
-how badly with it, or how far the two restorations are apart."""
-
 _JUDGING_SEED = 9
 
 
 @dataclass(frozen=True)
 class SelectionPlan:
-    """How noises are previewed and judged.
+    """How many noises are looked at, and how closely.
 
     Raises:
         ValueError: a value out of its range.
     """
 
-    draws: int = 2
-    """Candidates n per picture; 1 selects nothing."""
-    steps: int = 4
-    """Sampler steps k that every candidate is followed for."""
-    question: str = "prompted"
-    """One of QUESTIONS."""
-    noise_share: float = 0.75
-    """How much noise a predicted picture is judged under: sigma / (alpha + sigma), the t of a flow model."""
-    looks: int = 2
-    """Fixed noises the picture is judged with, 1 or 2; the second is the first one's mirror image −e."""
-    noise_scale: float = 1.0
-    """What the candidates are multiplied by."""
+    draws: int = 3
+    """Candidates per picture; 1 selects nothing."""
+    preview_share: float | None = 0.8
+    """Noise share of the preview. None leaves glance and jump out: the picture is what the model predicts with the
+    prompt in the sampler's first call."""
+    judging_share: float = 0.84
+    """Noise share under which the previewed picture is judged."""
+    looks: int = 1
+    """How many fixed noises the picture is judged with, 1 or 2; the second is the first one's negative."""
 
     def __post_init__(self) -> None:
-        if self.question not in QUESTIONS:
-            raise ValueError(f"question must be one of {', '.join(QUESTIONS)}, got {self.question!r}")
-        for name, low, high in (("draws", 1, 16), ("steps", 1, 50), ("looks", 1, 2)):
+        for name, low, high in (("draws", 1, 16), ("looks", 1, 2)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
-        if not 0 < self.noise_share < 1:
-            raise ValueError(f"noise_share must be between 0 and 1, got {self.noise_share}")
+        for name in ("preview_share", "judging_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {value}")
 
+    def remembered(self, guidance: float) -> int:
+        """Evaluations of the winner's glance, which the sampler need not pay again."""
+        return 1 if self.preview_share is None or guidance == 1 else 2
 
-AUTOMATIC: dict[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=2, steps=4, question="prompted", noise_share=0.77, looks=2),
-    "flow": SelectionPlan(draws=2, steps=4, question="dispute", noise_share=0.1, looks=1),
-}
-LIGHT: dict[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=2, steps=1, question="prompt-free", noise_share=0.77, looks=1),
-    "flow": SelectionPlan(draws=2, steps=1, question="prompt-free", noise_share=0.77, looks=1),
-}
+    def evaluations(self, guidance: float) -> int:
+        """Evaluations per picture, the remembered ones included."""
+        if self.draws == 1:
+            return 0
+        return self.draws * (self.remembered(guidance) + (self.preview_share is not None) + self.looks)
 
 
 class Preview(Protocol):
-    """What selection asks of a host: the sampler's noise levels, and the model's predictions of the clean latent."""
+    """What selection asks of a host: its model's predictions of the clean latent, at noise levels of its schedule."""
 
-    levels: Sequence[NoiseLevel]
-    """The levels the sampler will visit, noisiest first, without the final clean one."""
     guidance: float
     """Classifier-free guidance scale; 1 means that the sampler never asks without the prompt."""
+    first: NoiseLevel
+    """Where the sampler starts."""
 
     def start(self, noise: Tensor) -> Tensor:
-        """The sampler's first noisy latent, at `levels[0]`, for unit-variance noise [B, …]; img2img adds its picture here."""
+        """The sampler's first noisy latent, at `first`, for unit-variance noise [B, …]; img2img adds its picture here."""
         ...
 
     def level(self, noise_share: float) -> NoiseLevel:
         """The model's noise level whose sigma / (alpha + sigma) is nearest to `noise_share`."""
         ...
 
-    def predict(self, x: Tensor, level: NoiseLevel, prompted: bool) -> Tensor:
-        """One evaluation: the clean latent x0 [B, …] predicted from x, with or without the prompt."""
+    def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
+        """One evaluation: the clean latent x0 [B, …] predicted from x, with the prompt."""
         ...
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
@@ -98,9 +95,9 @@ class SelectionReport:
     """What happened in the selection of one batch."""
 
     evaluations: int = 0
-    """Model evaluations per picture, the winner's remembered steps included."""
+    """Model evaluations per picture, the remembered ones included."""
     remembered: int = 0
-    """How many of them a host saves that lets the sampler go on from the preview."""
+    """How many of them a host saves that answers the sampler's first call from `SelectedNoise.glance`."""
     chosen: list[int] = field(default_factory=list)
     """Which draw every picture got, counted from 1."""
     scores: list[list[float]] = field(default_factory=list)
@@ -110,29 +107,35 @@ class SelectionReport:
 
 
 @dataclass(frozen=True)
+class Glance:
+    """The model's answer to the sampler's first call: valid for every sampler, since all of them begin with it."""
+
+    prompted: Tensor
+    """x0 with the prompt [B, …]."""
+    unprompted: Tensor | None
+    """x0 without it; None where it was not asked."""
+
+
+@dataclass(frozen=True)
 class SelectedNoise:
     noise: Tensor
     """The chosen noises [B, …]: shape, dtype and device of the draws."""
-    x: Tensor | None
-    """The noisy latent [B, …] at `levels[steps]`, where the sampler can go on; None if nothing was previewed."""
-    steps: int
-    """How many sampler steps are already done in `x`."""
+    glance: Glance | None
+    """The answer to the sampler's first call for these noises; None if the model was not asked."""
     report: SelectionReport
 
 
-def extra_evaluations(plan: SelectionPlan, guidance: float = 7.0, remembers: bool = True) -> int:
-    """Evaluations per picture that a selection adds to a sampler run; what a panel announces.
+def extra_evaluations(plan: SelectionPlan, guidance: float, remembers: bool = True) -> int:
+    """Evaluations per picture that a selection adds to a sampler run; what a panel announces beforehand.
 
     Args:
         plan: how it is done.
-        guidance: the sampler's guidance scale; at 1 a step costs one evaluation instead of two.
-        remembers: the host lets the sampler go on from the winner's preview, so that its first steps are not paid twice.
+        guidance: the sampler's guidance scale; at 1 its calls cost one evaluation instead of two.
+        remembers: the host answers the sampler's first call from the winner's glance.
     """
     if plan.draws == 1:
         return 0
-    steps = plan.steps * (1 if guidance == 1 else 2)
-    judging = plan.looks * (2 if plan.question == "dispute" else 1)
-    return plan.draws * (steps + judging) - (steps if remembers else 0)
+    return plan.evaluations(guidance) - (plan.remembered(guidance) if remembers else 0)
 
 
 def select(
@@ -147,40 +150,38 @@ def select(
     call to call.
 
     Args:
-        plan: how to preview and judge.
+        plan: how closely to look.
         draw: `draw(k)` gives the k-th independent N(0, I) noise [B, …], k = 1 … n; 1 is the host's own.
         preview: the host's sampler and model.
         interrupted: asked before every model call; once it says True, the first draw comes back.
 
     Returns:
-        The chosen noise and how far its preview came. A draw whose score is not finite never wins; if no draw of a
-        picture has a finite score, or the sampler has too few steps, the picture keeps its first draw, and the report
-        says so.
+        The chosen noises. A draw whose score is not finite never wins. A picture none of whose draws has a finite
+        score keeps its first draw, as do all pictures if the sampler starts at less noise than the preview needs
+        (img2img at a low denoising strength); the report says so.
 
     Raises:
         ValueError: draws or predictions of unequal shapes. What the host raises passes through.
     """
-    report = SelectionReport()
-    first = require_floating("draw 1", draw(1)) * plan.noise_scale if plan.noise_scale != 1 else require_floating("draw 1", draw(1))
-    untouched = SelectedNoise(first, None, 0, report)
-    report.chosen = [1] * len(first)
+    first = require_floating("draw 1", draw(1))
+    report = SelectionReport(chosen=[1] * len(first))
+    untouched = SelectedNoise(first, None, report)
     if plan.draws == 1:
         return untouched
-    steps = plan.steps
-    if len(preview.levels) <= steps:
-        report.skipped.append(f"selection: the sampler has {len(preview.levels)} steps, and previews need more than {steps}")
+    if plan.preview_share is not None and _share(preview.level(plan.preview_share)) >= _share(preview.first):
+        report.skipped.append("selection: the sampler starts at less noise than the preview needs")
         return untouched
 
-    asks = _Asks(preview, report, interrupted)
-    noises, latents, scores = [], [], []
+    host = _Counted(preview, report, interrupted)
+    noises, glances, scores = [], [], []
     try:
         for k in range(1, plan.draws + 1):
-            noise = first if k == 1 else draw(k) * plan.noise_scale
+            noise = first if k == 1 else draw(k)
             require_same_shape(f"draw {k}", noise, "draw 1", first)
-            x, x0 = _follow(asks, preview.start(noise), steps)
+            glance, picture = _previewed(host, preview.start(noise), plan)
             noises.append(noise)
-            latents.append(x)
-            scores.append(_score(asks, x0, plan))
+            glances.append(glance)
+            scores.append(_score(host, picture, plan))
     except _Interrupted:
         report.skipped.append("selection: interrupted")
         return untouched
@@ -190,75 +191,88 @@ def select(
     lost = int((~finite.any(0)).sum())
     if lost:
         report.skipped.append(f"selection: no finite score for {lost} of {len(first)} pictures, which keep their first draw")
-    chosen = score.masked_fill(~finite, torch.inf).argmin(0)
-    report.chosen = [int(index) + 1 for index in chosen]
-    report.scores = score.T.tolist()
-    report.remembered = steps * asks.per_step
-    picture = torch.arange(len(first), device=first.device)
-    chosen = chosen.to(first.device)
-    return SelectedNoise(torch.stack(noises)[chosen, picture], torch.stack(latents)[chosen, picture], steps, report)
+    best = score.masked_fill(~finite, torch.inf).argmin(0)
+    report.chosen, report.scores = (best + 1).tolist(), score.T.tolist()
+    report.remembered = plan.remembered(preview.guidance)
+
+    def chosen(candidates: list[Tensor]) -> Tensor:
+        return torch.stack([candidates[k][index] for index, k in enumerate(best.tolist())])
+
+    unprompted = [glance.unprompted for glance in glances]
+    glance = Glance(chosen([glance.prompted for glance in glances]), None if None in unprompted else chosen(unprompted))
+    return SelectedNoise(chosen(noises), glance, report)
+
+
+def _previewed(host: _Counted, x: Tensor, plan: SelectionPlan) -> tuple[Glance, Tensor]:
+    """The answer to the sampler's first call at x, and the picture x0 that the model sees coming."""
+    level = host.preview.first
+    if plan.preview_share is None:
+        glance = Glance(host.predict(x, level), None)
+        return glance, glance.prompted
+    if host.preview.guidance == 1:
+        glance = Glance(host.predict(x, level), None)
+        x0 = glance.prompted
+    else:
+        glance = Glance(*host.predict_pair(x, level))
+        x0 = glance.unprompted + host.preview.guidance * (glance.prompted - glance.unprompted)
+    target = host.preview.level(plan.preview_share)
+    x = target.alpha * x0 + target.sigma / level.sigma * (x - level.alpha * x0)
+    return glance, host.predict(x, target)
+
+
+def _score(host: _Counted, picture: Tensor, plan: SelectionPlan) -> Tensor:
+    """Per picture [B], how far the model's restoration is from it; on the CPU.
+
+    The judging noise is the same for every picture, draw and call, so that only the pictures differ.
+    """
+    level = host.preview.level(plan.judging_share)
+    generator = torch.Generator().manual_seed(_JUDGING_SEED)
+    noise = torch.randn(picture.shape[1:], generator=generator).to(picture.device, picture.dtype)
+    total = torch.zeros(len(picture))
+    for sign in (1, -1)[: plan.looks]:
+        restored = host.predict(level.alpha * picture + sign * level.sigma * noise, level)
+        total += (to_compute(restored) - to_compute(picture)).square().flatten(1).mean(1).float().cpu()
+    return total
+
+
+def _share(level: NoiseLevel) -> float:
+    return level.sigma / (level.alpha + level.sigma)
 
 
 class _Interrupted(Exception):
     pass
 
 
-class _Asks:
-    """The host's model, with its evaluations counted and interruptions heard."""
+class _Counted:
+    """The host's model with its evaluations counted, its answers checked and interruptions heard."""
 
     def __init__(self, preview: Preview, report: SelectionReport, interrupted: Callable[[], bool]):
         self.preview, self._report, self._interrupted = preview, report, interrupted
-        self.per_step = 1 if preview.guidance == 1 else 2
 
-    def __call__(self, x: Tensor, level: NoiseLevel, prompted: bool) -> Tensor:
+    def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
         self._count(1)
-        return self._checked(self.preview.predict(x, level, prompted), x)
+        prediction = self.preview.predict(x, level)
+        require_same_shape("prediction", prediction, "noise", x)
+        return prediction
 
-    def pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+    def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         self._count(2)
-        prompted, unprompted = self.preview.predict_pair(x, level)
-        return self._checked(prompted, x), self._checked(unprompted, x)
-
-    def guided(self, x: Tensor, level: NoiseLevel) -> Tensor:
-        if self.per_step == 1:
-            return self(x, level, True)
-        prompted, unprompted = self.pair(x, level)
-        return unprompted + self.preview.guidance * (prompted - unprompted)
+        pair = self.preview.predict_pair(x, level)
+        for prediction in pair:
+            require_same_shape("prediction", prediction, "noise", x)
+        return pair
 
     def _count(self, evaluations: int) -> None:
         if self._interrupted():
             raise _Interrupted
         self._report.evaluations += evaluations
 
-    @staticmethod
-    def _checked(prediction: Tensor, x: Tensor) -> Tensor:
-        require_same_shape("prediction", prediction, "noise", x)
-        return prediction
 
-
-def _follow(asks: _Asks, x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """The first `steps` sampler steps: the noisy latent after them, and the picture x0 predicted in the last one."""
-    levels = asks.preview.levels
-    for level, following in zip(levels[:steps], levels[1 : steps + 1]):
-        x0 = asks.guided(x, level)
-        x = (following.alpha * x0 + following.sigma * (x - level.alpha * x0) / level.sigma).to(x.dtype)
-    return x, x0
-
-
-def _score(asks: _Asks, x0: Tensor, plan: SelectionPlan) -> Tensor:
-    """Per picture [B] what the plan's question measures; lower is better.
-
-    The judging noise is the same for every picture, draw and call, so that only the pictures differ.
-    """
-    level = asks.preview.level(plan.noise_share)
-    generator = torch.Generator().manual_seed(_JUDGING_SEED)
-    noise = torch.randn(x0.shape[1:], generator=generator).to(x0.device, x0.dtype)
-    total = torch.zeros(len(x0), device=x0.device)
-    for sign in (1, -1)[: plan.looks]:
-        x = level.alpha * x0 + level.sigma * sign * noise
-        if plan.question == "dispute":
-            restored, wanted = asks.pair(x, level)
-        else:
-            restored, wanted = asks(x, level, plan.question == "prompted"), x0
-        total += (to_compute(restored) - to_compute(wanted)).square().reshape(len(x0), -1).mean(1)
-    return total.cpu()
+AUTOMATIC: Mapping[str, SelectionPlan] = {
+    "eps": SelectionPlan(draws=3, preview_share=0.8, judging_share=0.84),
+    "flow": SelectionPlan(draws=3, preview_share=0.6, judging_share=0.5),
+}
+LIGHT: Mapping[str, SelectionPlan] = {
+    "eps": SelectionPlan(draws=2, preview_share=None, judging_share=0.87),
+    "flow": SelectionPlan(draws=2, preview_share=None, judging_share=0.5),
+}

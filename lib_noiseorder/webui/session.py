@@ -129,7 +129,7 @@ class Session:
 
     def _skip(self, what: str, error: Exception) -> None:
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
-        errors.report(f"{INFOTEXT_PREFIX}: {what} skipped, the picture is made all the same ({reason})", exc_info=True)
+        errors.report(f"{INFOTEXT_PREFIX}: {what} failed, the picture is made all the same", exc_info=True)
         self.report.skipped.append(f"{what}: {reason}")
 
     def _finish(self, p: Any) -> None:
@@ -137,6 +137,7 @@ class Session:
         p.extra_generation_params.update(self.settings.to_infotext())
         p.extra_generation_params.update(outcome_infotext(self.report))
         for reason in self.report.skipped:
+            print(f"{INFOTEXT_PREFIX}: skipped {reason}")
             p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}")
 
 

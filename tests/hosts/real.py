@@ -83,7 +83,9 @@ class Server:
             if self.process.poll() is not None:
                 break
             try:
-                if requests.get(f"{self.url}/sdapi/v1/sd-models", timeout=5).ok:
+                # Forge's routes answer before its scripts have their default arguments
+                started = "Startup time" in self.log.read_text(errors="replace")
+                if started and requests.get(f"{self.url}/sdapi/v1/sd-models", timeout=5).ok:
                     return
             except requests.RequestException:
                 pass
@@ -132,7 +134,8 @@ class RealHost:
     def _generate(self, path: str, payload: dict) -> Result:
         payload = {**self.defaults(), **payload}
         if payload.get("enable_hr"):
-            payload = {"hr_upscaler": "Latent", "hr_scale": 1.5, "denoising_strength": 0.7, **payload}
+            upscaler = "Lanczos" if "inpaint" in self.checkpoint else "Latent"  # A1111 fails on Latent with inpaint checkpoints
+            payload = {"hr_upscaler": upscaler, "hr_scale": 1.5, "denoising_strength": 0.7, **payload}
             if self.server.name == "FORGE":
                 payload["hr_additional_modules"] = ["Use same choices"]
         if payload.get("infotext"):

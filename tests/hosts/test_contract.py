@@ -89,7 +89,7 @@ def test_hires_orders_the_first_pass_only(host):
 
 def test_every_knob_is_in_the_infotext_and_comes_back_from_it(host):
     wish = NoiseOrderSettings(
-        enabled=True, erasure_samples=2, strength=0.3, layout_weight=0.5, injection="literal", noise_scale=0.9, layout_timestep=0.8
+        enabled=True, erasure_samples=2, strength=0.3, layout_weight=0.5, injection="literal", noise_scale=0.9
     )
     ordered = host.txt2img(**noise_order(**wish.to_dict()))
     assert NoiseOrderSettings.from_infotext(ordered.infotexts[0]) == wish

@@ -100,7 +100,8 @@ def test_round_trips(settings):
     assert NoiseOrderSettings.from_infotext(settings.to_infotext()) == settings
     assert NoiseOrderSettings.from_args([settings.to_dict()]) == settings
     assert NoiseOrderSettings.from_args(list(settings.to_dict().values())) == settings
-    text = "a cat\nSteps: 20, " + ", ".join(f"{key}: {value}" for key, value in settings.to_infotext().items()) + ", Size: 64x64"
+    parameters = ", ".join(f"{key}: {value}" for key, value in settings.to_infotext().items())
+    text = f"a cat\nSteps: 20, {parameters}, Size: 64x64"
     assert NoiseOrderSettings.from_infotext(text) == settings
 
 

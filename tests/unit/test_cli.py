@@ -1,0 +1,46 @@
+"""The demo and the doctor, as a user runs them."""
+
+import pytest
+from PIL import Image
+
+from lib_noiseorder.cli import main
+
+
+def test_demo_draws_plain_and_ordered_side_by_side(tmp_path, capsys):
+    path = tmp_path / "demo.png"
+    assert main(["demo", "red circle left of blue square", "--pictures", "2", "--out", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "plain" in printed and "ordered" in printed and "35 model evaluations" in printed and str(path) in printed
+    assert Image.open(path).size[0] > 400
+
+
+def test_demo_with_the_eps_model_and_a_setting(tmp_path, capsys):
+    path = tmp_path / "demo.png"
+    arguments = ["--pictures", "1", "--model", "eps", "--set", "strength=0", "--out", str(path)]
+    assert main(["demo", "two red circles", *arguments]) == 0
+    assert capsys.readouterr().out.count("32 model evaluations") == 2
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["demo", "a cat"], "cannot draw 'a cat'"),
+        (["demo", "red circle", "--pictures", "0"], "--pictures = 0 is not an integer from 1 to 12"),
+        (["demo", "red circle", "--set", "strength=9"], "strength = 9.0 is not a number from -2 to 2"),
+        (["demo", "red circle", "--set", "strenght=1"], "did you mean 'strength'?"),
+        (["demo", "red circle", "--set", "strength"], "is not KNOB=VALUE"),
+    ],
+)
+def test_bad_input_gets_one_line(arguments, says, capsys):
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_unwritable_path(capsys):
+    assert main(["demo", "red circle", "--pictures", "1", "--out", "no/such/folder/demo.png"]) == 1
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_doctor(capsys):
+    assert main(["doctor"]) == 0
+    assert "embedded flow model loads" in capsys.readouterr().out

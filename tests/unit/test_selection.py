@@ -1,0 +1,154 @@
+"""Semantic selection, against a host whose answers are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lib_noiseorder.denoiser import NoiseLevel
+from lib_noiseorder.selection import AUTOMATIC, LIGHT, SelectionPlan, extra_evaluations, select
+
+SHAPES = [(4, 8, 8), (4, 3, 8, 8), (16, 8), (8,)]
+
+
+class Host:
+    """A model that believes in pictures near its targets: x0 is pulled from what it sees towards the target."""
+
+    def __init__(self, targets, guidance=3.0, first=NoiseLevel.flow(1.0)):
+        self.targets, self.guidance, self.first = targets, guidance, first
+        self.calls = 0
+        self.broken = None
+
+    def start(self, noise):
+        return self.first.sigma * noise
+
+    def level(self, noise_share):
+        return NoiseLevel.flow(noise_share)
+
+    def predict(self, x, level):
+        self.calls += 1
+        seen = x if level.alpha == 0 else x / (level.alpha + level.sigma)
+        prediction = 0.5 * seen + 0.5 * self.targets
+        if self.broken is not None:
+            prediction = torch.where(self.broken(seen), torch.nan, prediction)
+        return prediction
+
+    def predict_pair(self, x, level):
+        prompted = self.predict(x, level)
+        self.calls += 1
+        return prompted, 0.5 * x
+
+
+def draws_of(shape, seeds, count=4):
+    noises = [
+        torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(100 * seed + k)) for seed in seeds])
+        for k in range(count)
+    ]
+    return lambda k: noises[k - 1]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("plan", [SelectionPlan(), SelectionPlan(preview_share=None), SelectionPlan(looks=2)])
+def test_chosen_noise_is_one_of_the_draws_and_the_glance_belongs_to_it(shape, plan):
+    draw = draws_of(shape, [1, 2, 3])
+    host = Host(torch.ones(3, *shape))
+    selected = select(plan, draw, host)
+    assert len(set(selected.report.chosen)) > 1 or shape == (8,)
+    for index, k in enumerate(selected.report.chosen):
+        assert torch.equal(selected.noise[index], draw(k)[index])
+        assert k == 1 + min(range(plan.draws), key=lambda k: selected.report.scores[index][k])
+    prompted = host.predict(host.start(selected.noise), host.first)
+    torch.testing.assert_close(selected.glance.prompted, prompted)
+
+
+def test_a_picture_chooses_the_same_whoever_is_in_its_batch():
+    shape = (4, 8, 8)
+    together = select(SelectionPlan(), draws_of(shape, [1, 2, 3]), Host(torch.ones(3, *shape)))
+    for index, seed in enumerate([1, 2, 3]):
+        alone = select(SelectionPlan(), draws_of(shape, [seed]), Host(torch.ones(1, *shape)))
+        assert torch.equal(alone.noise[0], together.noise[index])
+        assert alone.report.scores[0] == pytest.approx(together.report.scores[index])
+
+
+def test_same_choice_from_call_to_call_and_global_generator_untouched():
+    draw, host = draws_of((4, 8, 8), [5, 6]), Host(torch.ones(2, 4, 8, 8))
+    before = torch.random.get_rng_state()
+    first, second = select(SelectionPlan(), draw, host), select(SelectionPlan(), draw, host)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first.noise, second.noise) and first.report.scores == second.report.scores
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("plan", [*AUTOMATIC.values(), *LIGHT.values(), SelectionPlan(draws=1), SelectionPlan(draws=4, looks=2)])
+def test_announced_cost_is_what_is_paid(plan, guidance):
+    host = Host(torch.ones(2, 4, 8, 8), guidance)
+    report = select(plan, draws_of((4, 8, 8), [1, 2]), host).report
+    assert report.evaluations == host.calls == extra_evaluations(plan, guidance, remembers=False)
+    assert report.evaluations - report.remembered == extra_evaluations(plan, guidance)
+
+
+@pytest.mark.parametrize("family", ["eps", "flow"])
+def test_presets_keep_their_budgets(family):
+    assert extra_evaluations(AUTOMATIC[family], guidance=7.0) <= 0.4 * 32
+    assert extra_evaluations(LIGHT[family], guidance=7.0) <= 3
+
+
+def test_a_draw_without_a_finite_score_never_wins():
+    shape = (4, 8, 8)
+    draw, host = draws_of(shape, [1, 2]), Host(torch.ones(2, *shape))
+    winner = select(SelectionPlan(), draw, host).report.chosen[0]
+    spoiled = draw(winner)[0]
+    noises = [draw(k).clone() for k in range(1, 4)]
+    noises[winner - 1][0] = torch.nan
+    report = select(SelectionPlan(), lambda k: noises[k - 1], host).report
+    assert report.chosen[0] != winner and not report.skipped and torch.isfinite(spoiled).all()
+
+
+def test_without_any_finite_score_the_first_draw_stays_and_the_report_says_so():
+    draw, host = draws_of((4, 8, 8), [1, 2]), Host(torch.ones(2, 4, 8, 8))
+    host.broken = lambda seen: torch.tensor([True, False]).view(2, 1, 1, 1).expand_as(seen)
+    selected = select(SelectionPlan(), draw, host)
+    assert torch.equal(selected.noise[0], draw(1)[0])
+    assert "no finite score for 1 of 2 pictures" in selected.report.skipped[0]
+
+
+@pytest.mark.parametrize("after", range(12))
+def test_interruption_gives_the_first_draw_and_asks_no_more(after):
+    draw, host = draws_of((4, 8, 8), [1, 2]), Host(torch.ones(2, 4, 8, 8))
+    checks = iter([False] * after + [True] * 100)
+    selected = select(SelectionPlan(), draw, host, lambda: next(checks))
+    if after < 9:  # three draws, three model calls each
+        assert torch.equal(selected.noise, draw(1)) and selected.glance is None
+        assert selected.report.skipped == ["selection: interrupted"]
+    else:
+        assert not selected.report.skipped
+
+
+def test_declines_where_the_sampler_starts_at_less_noise_than_the_preview():
+    draw, host = draws_of((4, 8, 8), [1]), Host(torch.ones(1, 4, 8, 8), first=NoiseLevel.flow(0.5))
+    selected = select(SelectionPlan(preview_share=0.8), draw, host)
+    assert torch.equal(selected.noise, draw(1)) and host.calls == 0
+    assert "starts at less noise" in selected.report.skipped[0]
+
+
+def test_half_precision_draws_come_back_in_half_precision():
+    draw, host = draws_of((4, 8, 8), [1, 2]), Host(torch.ones(2, 4, 8, 8).half())
+    selected = select(SelectionPlan(), lambda k: draw(k).half(), host)
+    assert selected.noise.dtype == torch.float16 and torch.isfinite(torch.tensor(selected.report.scores)).all()
+
+
+def test_draws_and_predictions_of_unequal_shapes_are_refused():
+    host = Host(torch.ones(2, 4, 8, 8))
+    with pytest.raises(ValueError, match="draw 2 has shape"):
+        select(SelectionPlan(), lambda k: torch.randn(2, 4, 8, 8 + k - 1), host)
+    host.targets = torch.ones(2, 2, 4, 8, 8)
+    with pytest.raises(ValueError, match="prediction has shape"):
+        select(SelectionPlan(), lambda k: torch.randn(2, 4, 8, 8), host)
+
+
+@pytest.mark.parametrize(
+    "values", [{"draws": 0}, {"draws": 17}, {"looks": 3}, {"preview_share": 1.0}, {"judging_share": 0.0}, {"judging_share": float("nan")}]
+)
+def test_plans_out_of_range_are_refused(values):
+    with pytest.raises(ValueError, match=next(iter(values))):
+        SelectionPlan(**values)
