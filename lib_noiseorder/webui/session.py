@@ -58,12 +58,12 @@ class Session:
         self._replace_once(p.sampler, "sample_img2img", self._img2img)
 
     def _txt2img(self, sample, p, x, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
-        sampling = Sampling(p, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
+        sampling = Sampling(p, None, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
         x = self._ordered(sampling, x, 1.0)
         return sample(p, x, conditioning, unconditional_conditioning, *args, **kwargs)
 
     def _img2img(self, sample, p, x, noise, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
-        sampling = Sampling(p, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
+        sampling = Sampling(p, x, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
         noise = self._ordered(sampling, noise, getattr(p, "initial_noise_multiplier", 1.0) or 1.0)
         return sample(p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs)
 
@@ -78,7 +78,7 @@ class Session:
             if settings.asks_the_model:
                 questions = len(key_timesteps(settings))
                 ordered = ask_model(
-                    sampling, unit, questions, lambda denoiser: inject_semantics(settings, unit, denoiser, report)
+                    sampling, unit, questions, lambda model: inject_semantics(settings, unit, model, report)
                 ).noise
             else:
                 ordered = inject_semantics(settings, unit, None, report).noise

@@ -63,7 +63,7 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         python = os.environ.get(f"NOISEORDER_{name}_PYTHON", str(self.path / "venv/bin/python"))
         flags = shlex.split(os.environ.get(f"NOISEORDER_{name}_FLAGS", FLAGS[name]))
-        command = [python, "launch.py", "--skip-prepare-environment", "--api", "--server-name", "127.0.0.1", "--port", str(port)]
+        command = [python, "launch.py", "--skip-prepare-environment", "--api", f"--port={port}", "--server-name=127.0.0.1"]
         self.log = data / "log.txt"
         environment = {
             "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "SD_WEBUI_RESTARTING": "1",
@@ -156,7 +156,7 @@ class RealHost:
             files = [str(file) for path in folders for file in sorted(path.glob("*.safetensors"))]
             override["forge_additional_modules"] = files
             if kind:
-                defaults["cfg_scale"] = 1.0
+                defaults.update(cfg_scale=1.0, scheduler="Simple")  # Flux comes out black with "Automatic"
         return defaults
 
 

@@ -71,7 +71,7 @@ def quote(value):
 
 
 def infotext(p, index):
-    parameters = {"Steps": p.steps, "Sampler": p.sampler_name, "CFG scale": p.cfg_scale, "Seed": p.seeds[index], "Size": "24x24"}
+    parameters = {"Steps": p.steps, "Sampler": p.sampler_name, "CFG scale": p.cfg_scale, "Seed": p.seeds[index]}
     parameters.update(p.extra_generation_params)
     return p.prompt + "\n" + ", ".join(f"{key}: {quote(value)}" for key, value in parameters.items())
 

@@ -1,8 +1,9 @@
 import inspect
+from itertools import pairwise
 from types import SimpleNamespace
 
 import torch
-from modules import shared
+from modules import sd_samplers_common, shared
 
 
 class InterruptedException(BaseException):
@@ -26,7 +27,7 @@ class CFGDenoiser:
     def __call__(self, x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond):
         if shared.state.interrupted or shared.state.skipped:
             raise InterruptedException
-        skip_uncond = (self.step % 2 or shared.opts.s_min_uncond_all) and 0 < s_min_uncond and sigma[0] < s_min_uncond
+        skip_uncond = (self.step % 2 or shared.opts.s_min_uncond_all) and s_min_uncond > 0 and sigma[0] < s_min_uncond
         if skip_uncond:
             self.p.extra_generation_params["NGMS"] = s_min_uncond
         guide = self._forge if hasattr(self.inner_model, "forge_objects") else self._a1111
@@ -72,9 +73,8 @@ class Sampler:
         return self._run(p, x, sigmas, conditioning, unconditional_conditioning, image_conditioning)
 
     def sample_img2img(self, p, x, noise, conditioning, unconditional_conditioning, steps=None, image_conditioning=None):
-        steps = steps or p.steps
-        encode = max(1, int(min(p.denoising_strength, 0.999) * steps))
-        sigmas = self.get_sigmas(p, steps)[steps - encode :]
+        steps, encoding_steps = sd_samplers_common.setup_img2img_steps(p, steps)
+        sigmas = self.get_sigmas(p, steps)[steps - encoding_steps - 1 :]
         self.model_wrap_cfg.init_latent = x
         start = self.model_wrap.start(sigmas[0], noise, x)
         return self._run(p, start, sigmas, conditioning, unconditional_conditioning, image_conditioning)
@@ -101,7 +101,7 @@ class Sampler:
 
 
 def euler(model, x, sigmas=None, extra_args=None, disable=None, callback=None, ancestral=0.0):
-    for step, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
+    for step, (sigma, following) in enumerate(pairwise(sigmas)):
         denoised = model(x, sigma.expand(len(x)), **extra_args)
         callback(step)
         down = following * (1 - ancestral)
