@@ -1,10 +1,10 @@
-"""The one way through: draw → erase → ask the model at the key timesteps → aggregate → inject."""
+"""The one way through: draw → erase → select → ask the model at the key timesteps → aggregate → inject."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from .denoiser import Denoiser
 from .erasure import erase
 from .injection import aggregate, inject, inject_calibrated
 from .keysteps import key_timesteps
+from .selection import AUTOMATIC, AUTOMATIC_NOISE_SCALE, LIGHT, Preview, SelectionPlan, select
 from .settings import NoiseOrderSettings
 from .tensors import correlation, mean_and_std, to_compute
 
@@ -26,6 +27,8 @@ class Report:
 
     evaluations: int = 0
     """Model evaluations per picture."""
+    saved_evaluations: int = 0
+    """How many of them the host's sampler need not repeat, if the host remembers the answers."""
     seconds: float = 0.0
     """Wall-clock time of drawing, asking and injecting."""
     mean_before: float = 0.0
@@ -35,6 +38,8 @@ class Report:
     """Mean and standard deviation over the batch, before (first draw) and after."""
     correlation: float | None = None
     """Mean correlation of the semantics with the noise; None where the model was not asked."""
+    chosen: list[int] = field(default_factory=list)
+    """Which candidate the selection kept for every picture, counted from 1; empty where nothing was compared."""
     skipped: list[str] = field(default_factory=list)
     """What was left out, and why."""
 
@@ -52,29 +57,103 @@ class OrderedNoise:
     report: Report
 
 
-def order_noise(settings: NoiseOrderSettings, draw: Draw, denoiser: Denoiser | None) -> OrderedNoise:
+def order_noise(
+    settings: NoiseOrderSettings, draw: Draw, denoiser: Denoiser | None, preview: Preview | None = None
+) -> OrderedNoise:
     """Put the initial noise of a batch in order.
 
     Args:
         settings: what to do. Switched off, the first draw comes back bit for bit.
-        draw: `draw(k)` gives the k-th independent noise [B, …], k = 1 … `erasure_samples`.
-        denoiser: `denoiser(noise, timestep)`; see `lib_noiseorder.denoiser`. None: erasure only.
+        draw: `draw(k)` gives the k-th independent noise [B, …]; as many are asked for as erasure and selection need.
+        denoiser: `denoiser(noise, timestep)`; see `lib_noiseorder.denoiser`. None: no injection.
+        preview: the host's sampler and model; see `lib_noiseorder.selection`. None: no selection.
 
     Returns:
         The noise and a report. A sample whose predictions are not finite keeps its erased noise; the report says so.
 
     Raises:
-        ValueError: draws or predictions of unequal shapes. What draw or denoiser raise passes through.
+        ValueError: draws or predictions of unequal shapes. What draw, denoiser or preview raise passes through.
     """
     started = time.perf_counter()
     if not settings.enabled:
         return OrderedNoise(draw(1), Report(skipped=["switched off"]))
     first = draw(1)
     report = Report.before(first)
-    noise = erase(first if k == 1 else draw(k) for k in range(1, settings.erasure_samples + 1))
+
+    def candidate(k: int) -> Tensor:
+        return erased_candidate(settings, lambda number: first if number == 1 else draw(number), k)
+
+    noise = select_candidate(settings, candidate, preview, report)
     ordered = inject_semantics(settings, noise, denoiser, report)
     report.seconds = time.perf_counter() - started
     return ordered
+
+
+def erased_candidate(settings: NoiseOrderSettings, draw: Draw, k: int) -> Tensor:
+    """The k-th candidate of a selection, k = 1, 2, …: the k-th group of draws, erased. Without selection there is one."""
+    group = settings.erasure_samples
+    return erase(map(draw, range((k - 1) * group + 1, k * group + 1)))
+
+
+def select_candidate(
+    settings: NoiseOrderSettings,
+    candidate: Draw,
+    preview: Preview | None,
+    report: Report,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """The candidate that the settings' selection keeps for every picture; the first where nothing is compared.
+
+    Args:
+        settings: what to do; `enabled` is taken for granted.
+        candidate: `candidate(k)` gives the k-th noise [B, …].
+        preview: the host's sampler and model; None: no selection.
+        report: filled in.
+        interrupted: asked before every model call; once it says True, the first candidate comes back.
+    """
+    started = time.perf_counter()
+    noise = candidate(1)
+    if settings.selection != "off":
+        if preview is None:
+            report.skipped.append("selection: no preview for this model")
+        else:
+            noise = _selected(settings, candidate, noise, preview, report, interrupted)
+    report.seconds += time.perf_counter() - started
+    return noise
+
+
+def selection_plan(settings: NoiseOrderSettings, family: str, guidance: float) -> tuple[SelectionPlan, float]:
+    """How the settings' selection looks at the noises of a kind of model, and what it multiplies them by.
+
+    Args:
+        settings: `selection` is not off.
+        family: "flow" for flow models, "eps" for all others.
+        guidance: classifier-free guidance scale; at 1 there is no answer without the prompt to dispute with.
+    """
+    automatic = settings.selection == "automatic"
+    plan = (AUTOMATIC if automatic else LIGHT)[family]
+    if guidance == 1:
+        plan = replace(plan, question="prompted")
+    if settings.selection_draws:
+        plan = replace(plan, draws=settings.selection_draws)
+    return plan, AUTOMATIC_NOISE_SCALE[family] if automatic else 1.0
+
+
+def _selected(settings, candidate, first, preview, report, interrupted) -> Tensor:
+    plan, scale = selection_plan(settings, preview.family, preview.guidance)
+
+    def scaled(k: int) -> Tensor:
+        noise = first if k == 1 else candidate(k)
+        return noise if scale == 1 else noise * scale
+
+    selected = select(plan, scaled, preview, interrupted)
+    report.evaluations += selected.report.evaluations
+    report.skipped += selected.report.skipped
+    if not selected.glances:
+        return first
+    report.saved_evaluations = selected.report.remembered
+    report.chosen = selected.report.chosen
+    return selected.noise
 
 
 def inject_semantics(
@@ -83,7 +162,7 @@ def inject_semantics(
     """The second half of `order_noise`, for hosts that erase and inject at different places.
 
     Args:
-        settings: what to do; `enabled` is taken for granted.
+        settings: what to do; `enabled` is taken for granted, selection is not done here.
         noise: purified noise z_T [B, …]. Comes back as it is (the same tensor) where nothing was to be done.
         denoiser: as in `order_noise`.
         report: filled in and returned; a fresh one without it.
@@ -92,7 +171,7 @@ def inject_semantics(
     if report is None:
         report = Report.before(noise)
     adjusted = noise
-    if settings.asks_the_model:
+    if settings.strength != 0:
         if denoiser is None:
             report.skipped.append("injection: no denoiser for this model")
         else:

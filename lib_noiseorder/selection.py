@@ -2,11 +2,13 @@
 
 Every candidate is an untouched draw of N(0, I), so nothing about the noise's distribution is bent. Per candidate:
 
-    glance    the sampler's own first model call, under guidance; the winner's answer is remembered for the sampler
-    jump      one deterministic (DDIM / Euler) step from there down to `preview_share`
-    preview   one prediction of the clean picture x0, with the prompt
-    judge     that picture noised again to `judging_share` with one fixed noise; one more prediction with the prompt
-    score     the mean squared distance between the picture and what the model made of it; the lowest wins
+    glances   the sampler's own first model calls, under guidance, with DDIM / Euler steps between them;
+              the winner's answers are remembered for the sampler
+    jump      one deterministic step from there down to `preview_share`
+    preview   one prediction of the clean picture x0, with the prompt; without a jump it is the last glance's
+    judge     that picture, noised again to `judging_share` with one fixed noise, is shown to the model
+    score     how badly the model restores the picture with the prompt, or how far its restorations with and without
+              the prompt are apart; mean squares, the lowest wins
 
 A picture that shows what the prompt says, in a way the model knows, is one that the model restores. Noisy latents and
 noise levels are those of `lib_noiseorder.denoiser`: x = alpha·x0 + sigma·eps; sigma / (alpha + sigma) is the noise share.
@@ -14,8 +16,8 @@ noise levels are those of `lib_noiseorder.denoiser`: x = alpha·x0 + sigma·eps;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -25,6 +27,11 @@ from .denoiser import NoiseLevel
 from .tensors import require_floating, require_same_shape, to_compute
 
 _JUDGING_SEED = 9
+
+
+QUESTIONS = ("prompted", "dispute")
+"""What is asked about a picture noised again: how badly the model restores it with the prompt (one evaluation), or how
+far its restorations with and without the prompt are apart (two)."""
 
 
 @dataclass(frozen=True)
@@ -37,44 +44,56 @@ class SelectionPlan:
 
     draws: int = 3
     """Candidates per picture; 1 selects nothing."""
-    preview_share: float | None = 0.8
-    """Noise share of the preview. None leaves glance and jump out: the picture is what the model predicts with the
-    prompt in the sampler's first call."""
-    judging_share: float = 0.84
-    """Noise share under which the previewed picture is judged."""
-    looks: int = 1
-    """How many fixed noises the picture is judged with, 1 or 2; the second is the first one's negative."""
+    steps: int = 1
+    """Glances: first calls of the sampler that every candidate is followed for. The answer to the very first one is
+    valid for every sampler; those after it only where the sampler itself takes DDIM / Euler steps."""
+    preview_share: float | None = 0.87
+    """Noise share of the preview. None: no jump, the picture is the one predicted with the prompt in the last glance."""
+    question: str = "prompted"
+    """One of QUESTIONS."""
+    judging_share: float = 0.8
+    """Noise share under which the picture is judged."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("draws", 1, 16), ("looks", 1, 2)):
+        for name, low, high in (("draws", 1, 16), ("steps", 1, 50)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
         for name in ("preview_share", "judging_share"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
+        if self.question not in QUESTIONS:
+            raise ValueError(f"question must be one of {', '.join(QUESTIONS)}, got {self.question!r}")
 
-    def remembered(self, guidance: float) -> int:
-        """Evaluations of the winner's glance, which the sampler need not pay again."""
-        return 1 if self.preview_share is None or guidance == 1 else 2
+    def remembered(self, guidance: float, follows: bool = True) -> int:
+        """Evaluations of the winner's glances, which the sampler need not pay again; `follows` as in `Preview`."""
+        per_step = 1 if guidance == 1 else 2
+        if not follows and self.steps > 1:
+            return per_step
+        return self.steps * per_step - (per_step - 1 if self.preview_share is None else 0)
 
     def evaluations(self, guidance: float) -> int:
         """Evaluations per picture, the remembered ones included."""
         if self.draws == 1:
             return 0
-        return self.draws * (self.remembered(guidance) + (self.preview_share is not None) + self.looks)
+        preview = self.remembered(guidance) + (self.preview_share is not None)
+        return self.draws * (preview + (2 if self.question == "dispute" else 1))
 
 
 class Preview(Protocol):
     """What selection asks of a host: its model's predictions of the clean latent, at noise levels of its schedule."""
 
+    family: str
+    """"flow" for flow models, "eps" for all others; decides the plan."""
     guidance: float
     """Classifier-free guidance scale; 1 means that the sampler never asks without the prompt."""
-    first: NoiseLevel
-    """Where the sampler starts."""
+    levels: Sequence[NoiseLevel]
+    """The levels of the sampler's calls, noisiest first, without the final clean one."""
+    follows: bool
+    """Whether the sampler takes DDIM / Euler steps, so that it would ask what the glances after the first one asked."""
 
     def start(self, noise: Tensor) -> Tensor:
-        """The sampler's first noisy latent, at `first`, for unit-variance noise [B, …]; img2img adds its picture here."""
+        """The sampler's first noisy latent, at `levels[0]`, for unit-variance noise [B, …]; img2img adds its picture here."""
         ...
 
     def level(self, noise_share: float) -> NoiseLevel:
@@ -82,7 +101,7 @@ class Preview(Protocol):
         ...
 
     def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
-        """One evaluation: the clean latent x0 [B, …] predicted from x, with the prompt."""
+        """One evaluation: the clean latent x0 [B, …] predicted from x, with the prompt; x must not be modified."""
         ...
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
@@ -97,7 +116,7 @@ class SelectionReport:
     evaluations: int = 0
     """Model evaluations per picture, the remembered ones included."""
     remembered: int = 0
-    """How many of them a host saves that answers the sampler's first call from `SelectedNoise.glance`."""
+    """How many of them a host saves that answers the sampler's first calls from `SelectedNoise.glances`."""
     chosen: list[int] = field(default_factory=list)
     """Which draw every picture got, counted from 1."""
     scores: list[list[float]] = field(default_factory=list)
@@ -108,7 +127,7 @@ class SelectionReport:
 
 @dataclass(frozen=True)
 class Glance:
-    """The model's answer to the sampler's first call: valid for every sampler, since all of them begin with it."""
+    """The model's answer to one call of the sampler."""
 
     prompted: Tensor
     """x0 with the prompt [B, …]."""
@@ -120,22 +139,23 @@ class Glance:
 class SelectedNoise:
     noise: Tensor
     """The chosen noises [B, …]: shape, dtype and device of the draws."""
-    glance: Glance | None
-    """The answer to the sampler's first call for these noises; None if the model was not asked."""
+    glances: tuple[Glance, ...]
+    """The answers to the sampler's first calls for these noises, as many as it will ask again."""
     report: SelectionReport
 
 
-def extra_evaluations(plan: SelectionPlan, guidance: float, remembers: bool = True) -> int:
+def extra_evaluations(plan: SelectionPlan, guidance: float, follows: bool = True, remembers: bool = True) -> int:
     """Evaluations per picture that a selection adds to a sampler run; what a panel announces beforehand.
 
     Args:
         plan: how it is done.
         guidance: the sampler's guidance scale; at 1 its calls cost one evaluation instead of two.
-        remembers: the host answers the sampler's first call from the winner's glance.
+        follows: as in `Preview`.
+        remembers: the host answers the sampler's first calls from the winner's glances.
     """
     if plan.draws == 1:
         return 0
-    return plan.evaluations(guidance) - (plan.remembered(guidance) if remembers else 0)
+    return plan.evaluations(guidance) - (plan.remembered(guidance, follows) if remembers else 0)
 
 
 def select(
@@ -157,19 +177,20 @@ def select(
 
     Returns:
         The chosen noises. A draw whose score is not finite never wins. A picture none of whose draws has a finite
-        score keeps its first draw, as do all pictures if the sampler starts at less noise than the preview needs
-        (img2img at a low denoising strength); the report says so.
+        score keeps its first draw, as do all pictures if the sampler has too few steps or starts at less noise than
+        the preview needs (img2img at a low denoising strength); the report says so.
 
     Raises:
         ValueError: draws or predictions of unequal shapes. What the host raises passes through.
     """
     first = require_floating("draw 1", draw(1))
     report = SelectionReport(chosen=[1] * len(first))
-    untouched = SelectedNoise(first, None, report)
+    untouched = SelectedNoise(first, (), report)
     if plan.draws == 1:
         return untouched
-    if plan.preview_share is not None and _share(preview.level(plan.preview_share)) >= _share(preview.first):
-        report.skipped.append("selection: the sampler starts at less noise than the preview needs")
+    reason = _why_not(plan, preview)
+    if reason:
+        report.skipped.append(f"selection: {reason}")
         return untouched
 
     host = _Counted(preview, report, interrupted)
@@ -178,9 +199,9 @@ def select(
         for k in range(1, plan.draws + 1):
             noise = first if k == 1 else draw(k)
             require_same_shape(f"draw {k}", noise, "draw 1", first)
-            glance, picture = _previewed(host, preview.start(noise), plan)
+            seen, picture = _previewed(host, preview.start(noise), plan)
             noises.append(noise)
-            glances.append(glance)
+            glances.append(seen if preview.follows else seen[:1])
             scores.append(_score(host, picture, plan))
     except _Interrupted:
         report.skipped.append("selection: interrupted")
@@ -191,48 +212,73 @@ def select(
     lost = int((~finite.any(0)).sum())
     if lost:
         report.skipped.append(f"selection: no finite score for {lost} of {len(first)} pictures, which keep their first draw")
-    best = score.masked_fill(~finite, torch.inf).argmin(0)
-    report.chosen, report.scores = (best + 1).tolist(), score.T.tolist()
-    report.remembered = plan.remembered(preview.guidance)
+    best = score.masked_fill(~finite, torch.inf).argmin(0).tolist()
+    report.chosen, report.scores = [k + 1 for k in best], score.T.tolist()
+    report.remembered = plan.remembered(preview.guidance, preview.follows)
 
-    def chosen(candidates: list[Tensor]) -> Tensor:
-        return torch.stack([candidates[k][index] for index, k in enumerate(best.tolist())])
+    def chosen(candidates: Sequence[Tensor]) -> Tensor:
+        return torch.stack([candidates[k][index] for index, k in enumerate(best)])
 
-    unprompted = [glance.unprompted for glance in glances]
-    glance = Glance(chosen([glance.prompted for glance in glances]), None if None in unprompted else chosen(unprompted))
-    return SelectedNoise(chosen(noises), glance, report)
+    winners = tuple(
+        Glance(
+            chosen([glance.prompted for glance in step]),
+            None if step[0].unprompted is None else chosen([g.unprompted for g in step]),
+        )
+        for step in zip(*glances)
+    )
+    return SelectedNoise(chosen(noises), winners, report)
 
 
-def _previewed(host: _Counted, x: Tensor, plan: SelectionPlan) -> tuple[Glance, Tensor]:
-    """The answer to the sampler's first call at x, and the picture x0 that the model sees coming."""
-    level = host.preview.first
-    if plan.preview_share is None:
-        glance = Glance(host.predict(x, level), None)
-        return glance, glance.prompted
-    if host.preview.guidance == 1:
-        glance = Glance(host.predict(x, level), None)
-        x0 = glance.prompted
-    else:
-        glance = Glance(*host.predict_pair(x, level))
-        x0 = glance.unprompted + host.preview.guidance * (glance.prompted - glance.unprompted)
-    target = host.preview.level(plan.preview_share)
-    x = target.alpha * x0 + target.sigma / level.sigma * (x - level.alpha * x0)
-    return glance, host.predict(x, target)
+def _why_not(plan: SelectionPlan, preview: Preview) -> str | None:
+    if len(preview.levels) < plan.steps:
+        return f"the sampler has {len(preview.levels)} steps, previews follow {plan.steps}"
+    if plan.preview_share is not None and _share(preview.level(plan.preview_share)) >= _share(preview.levels[plan.steps - 1]):
+        return "the sampler starts at less noise than the preview needs"
+    return None
+
+
+def _previewed(host: _Counted, x: Tensor, plan: SelectionPlan) -> tuple[list[Glance], Tensor]:
+    """The answers to the sampler's first calls from x on, and the picture x0 that the model sees coming."""
+    preview, glances = host.preview, []
+    for number, level in enumerate(preview.levels[: plan.steps], 1):
+        last = number == plan.steps
+        if preview.guidance == 1 or (last and plan.preview_share is None):
+            glances.append(Glance(host.predict(x, level), None))
+        else:
+            glances.append(Glance(*host.predict_pair(x, level)))
+        if last and plan.preview_share is None:
+            return glances, glances[-1].prompted
+        target = preview.level(plan.preview_share) if last else preview.levels[number]
+        x = _step(x, _guided(glances[-1], preview.guidance), level, target)
+    return glances, host.predict(x, target)
+
+
+def _guided(glance: Glance, guidance: float) -> Tensor:
+    """x0 under classifier-free guidance."""
+    if glance.unprompted is None:
+        return glance.prompted
+    return glance.unprompted + guidance * (glance.prompted - glance.unprompted)
+
+
+def _step(x: Tensor, x0: Tensor, level: NoiseLevel, target: NoiseLevel) -> Tensor:
+    """One DDIM / Euler step: x0 is kept, and the noise that x implies is carried to the target level."""
+    return target.alpha * x0 + target.sigma / level.sigma * (x - level.alpha * x0)
 
 
 def _score(host: _Counted, picture: Tensor, plan: SelectionPlan) -> Tensor:
-    """Per picture [B], how far the model's restoration is from it; on the CPU.
+    """Per picture [B] the answer to the plan's question, on the CPU; lower is better.
 
     The judging noise is the same for every picture, draw and call, so that only the pictures differ.
     """
     level = host.preview.level(plan.judging_share)
     generator = torch.Generator().manual_seed(_JUDGING_SEED)
     noise = torch.randn(picture.shape[1:], generator=generator).to(picture.device, picture.dtype)
-    total = torch.zeros(len(picture))
-    for sign in (1, -1)[: plan.looks]:
-        restored = host.predict(level.alpha * picture + sign * level.sigma * noise, level)
-        total += (to_compute(restored) - to_compute(picture)).square().flatten(1).mean(1).float().cpu()
-    return total
+    x = level.alpha * picture + level.sigma * noise
+    if plan.question == "dispute":
+        restored, reference = host.predict_pair(x, level)
+    else:
+        restored, reference = host.predict(x, level), picture
+    return (to_compute(restored) - to_compute(reference)).square().flatten(1).mean(1).float().cpu()
 
 
 def _share(level: NoiseLevel) -> float:
@@ -250,7 +296,7 @@ class _Counted:
         self.preview, self._report, self._interrupted = preview, report, interrupted
 
     def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
-        self._count(1)
+        self._count(getattr(self.preview, "evaluations", 1))
         prediction = self.preview.predict(x, level)
         require_same_shape("prediction", prediction, "noise", x)
         return prediction
@@ -269,10 +315,40 @@ class _Counted:
 
 
 AUTOMATIC: Mapping[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=3, preview_share=0.8, judging_share=0.84),
-    "flow": SelectionPlan(draws=3, preview_share=0.6, judging_share=0.5),
+    "eps": SelectionPlan(draws=3, steps=1, preview_share=0.87, question="prompted", judging_share=0.8),
+    "flow": SelectionPlan(draws=2, steps=4, preview_share=None, question="dispute", judging_share=0.1),
 }
+"""The best confirmed plan at no more than 40 % more evaluations, by kind of model; docs/evidence.md has the figures."""
+AUTOMATIC_NOISE_SCALE: Mapping[str, float] = {"eps": 0.9, "flow": 0.95}
+"""What Automatic multiplies the draws by."""
+ONE_GLANCE: Mapping[str, SelectionPlan] = {
+    "eps": AUTOMATIC["eps"],
+    "flow": SelectionPlan(draws=3, steps=1, preview_share=0.6, question="prompted", judging_share=0.1),
+}
+"""Automatic for samplers that do not take DDIM / Euler steps, and so could use one remembered answer only."""
 LIGHT: Mapping[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=2, preview_share=None, judging_share=0.87),
-    "flow": SelectionPlan(draws=2, preview_share=None, judging_share=0.5),
+    "eps": SelectionPlan(draws=2, steps=1, preview_share=None, question="prompted", judging_share=0.85),
+    "flow": SelectionPlan(draws=2, steps=1, preview_share=None, question="prompted", judging_share=0.5),
 }
+"""At most three evaluations more."""
+
+
+def plan_for(selection: str, preview: Preview, draws: int = 0) -> tuple[SelectionPlan, float]:
+    """The plan for a model and its sampler, and what the draws are to be multiplied by.
+
+    Args:
+        selection: "automatic" or "light".
+        preview: its `family` and `follows` decide.
+        draws: how many noises to compare; 0 keeps the plan's own number.
+
+    Raises:
+        ValueError: another selection, or more than 16 draws.
+    """
+    if selection not in ("automatic", "light"):
+        raise ValueError(f"selection must be automatic or light, got {selection!r}")
+    family = "flow" if preview.family == "flow" else "eps"
+    if selection == "light":
+        plan, scale = LIGHT[family], 1.0
+    else:
+        plan, scale = (AUTOMATIC if preview.follows else ONE_GLANCE)[family], AUTOMATIC_NOISE_SCALE[family]
+    return (replace(plan, draws=draws) if draws else plan), scale

@@ -12,7 +12,8 @@ from modules.shared import state
 from torch import Tensor
 
 from ..denoiser import NoiseLevel, along_noise
-from .sampler_start import sampler_start
+from .memory import Memory
+from .sampler_course import sampler_course, takes_euler_steps
 
 
 class HostModel:
@@ -23,17 +24,25 @@ class HostModel:
 
     Attributes:
         guidance: the job's classifier-free guidance scale; 1 where the host has no negative prompt to ask with.
+        family: "flow" for flow models, "eps" for all others.
+        follows: whether the sampler takes Euler steps.
         evaluations: what one question costs per picture.
+        memory: every answer given so far.
     """
 
-    def __init__(self, p: Any, model: Any, extra_args: dict[str, Any], latent: Tensor | None, questions: int):
+    def __init__(
+        self, p: Any, model: Any, extra_args: dict[str, Any], latent: Tensor | None, noise_multiplier: float
+    ):
         self._p = p
         self._model = model
         self._arguments = extra_args
         self._latent = latent
-        self._questions = questions
+        self._noise_multiplier = noise_multiplier
         self._asked = 0
         self._flow = is_flow(p.sd_model)
+        self.family = "flow" if self._flow else "eps"
+        self.follows = takes_euler_steps(p)
+        self.memory = Memory()
         self._sigmas = model.inner_model.sigmas
         self._pair: tuple[Tensor, Tensor] | None = None
         self.guidance = 1.0 if extra_args["uncond"] is None else float(extra_args["cond_scale"])
@@ -51,11 +60,11 @@ class HostModel:
     # -- Preview ---------------------------------------------------------------------------------------------------
 
     @property
-    def first(self) -> NoiseLevel:
-        return self._level(self._sampler_start[0])
+    def levels(self) -> list[NoiseLevel]:
+        return [self._level(sigma) for sigma in self._course[0]]
 
     def start(self, noise: Tensor) -> Tensor:
-        return self._sampler_start[1](noise)
+        return self._course[1](noise * self._noise_multiplier)
 
     def level(self, noise_share: float) -> NoiseLevel:
         sigma = noise_share if self._flow else noise_share / (1 - noise_share)
@@ -65,28 +74,30 @@ class HostModel:
         # guidance scale 1 and an unlimited "negative guidance minimum sigma" at an odd step are the hosts' own ways
         # of leaving the unconditional half of an evaluation out
         least_sigma = 0.0 if self._needs_both_halves else float("inf")
-        index = (self._sigmas - level.sigma).abs().argmin().item() / (len(self._sigmas) - 1)
-        step = round((1 - index) * max(self._p.steps - 1, 0)) // 2 * 2 + 1
-        return self._ask(x, level, step, cond_scale=1.0, s_min_uncond=least_sigma)[0]
+        return self._ask(x, level, self._step(level) // 2 * 2 + 1, cond_scale=1.0, s_min_uncond=least_sigma)[0]
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        return self._ask(x, level, 0, cond_scale=self.guidance, s_min_uncond=0.0)
+        return self._ask(x, level, self._step(level), cond_scale=self.guidance, s_min_uncond=0.0)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _sampler_start(self):
-        return sampler_start(self._p, self._latent, self._sigmas, self._flow)
+    def _course(self):
+        return sampler_course(self._p, self._latent, self._sigmas, self._flow)
 
     def _level(self, sigma: float) -> NoiseLevel:
         return NoiseLevel.flow(sigma) if self._flow else NoiseLevel(1.0, sigma)
 
+    def _step(self, level: NoiseLevel) -> int:
+        """The sampler's step that prompt schedules would have reached at this noise level."""
+        return sum(sigma > level.sigma for sigma in self._course[0])
+
     def _ask(self, x: Tensor, level: NoiseLevel, step: int, **how: float) -> tuple[Tensor, Tensor]:
         """x0 with the prompt and without, as the host's denoiser predicts them before guidance."""
         self._asked += 1
-        state.textinfo = f"Noise Order: reading the prompt's semantics {self._asked}/{self._questions}"
+        state.textinfo = f"Noise Order: reading the prompt's semantics, question {self._asked}"
         self._model.step = step
-        with self._before_guidance():
+        with self._before_guidance(), self.memory.recording(*model_function(self._p.sd_model, self._model)):
             self._model(x, x.new_full((len(x),), level.sigma), **{**self._arguments, **how})
         return self._pair
 
@@ -118,6 +129,12 @@ class HostModel:
             prompted.append(sum(x_out[index] * (weight / total) for index, weight in conds))
         self._pair = torch.stack(prompted), x_out[-len(conds_list) :]
         return self._pair[0]
+
+
+def model_function(sd_model: Any, guided_denoiser: Any) -> tuple[Any, str]:
+    """The object and the name of its method that both hosts' guided denoisers ask for every evaluation."""
+    objects = getattr(sd_model, "forge_objects", None)
+    return (guided_denoiser.inner_model, "forward") if objects is None else (objects.unet.model, "apply_model")
 
 
 def is_flow(sd_model: Any) -> bool:

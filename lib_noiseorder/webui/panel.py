@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
-from ..settings import CUSTOM, KNOBS, PRESETS, Knob, NoiseOrderSettings, SettingsError
+from ..settings import CUSTOM, KNOBS, PRESETS, RECOMMENDED, Knob, NoiseOrderSettings, SettingsError
 
 TITLE = "Noise Order"
 
@@ -23,6 +23,7 @@ class Panel:
 
     def __init__(self, tab: str):
         self._tab = tab
+        self._initial = NoiseOrderSettings(preset=RECOMMENDED)
         switch, *rest = KNOBS
         made: dict[str, Any] = {}
         with InputAccordion(switch.default, label=TITLE, elem_id=self._elem_id("accordion")) as accordion:
@@ -38,7 +39,7 @@ class Panel:
         return f"{self._tab}_noise_order_{name}"
 
     def _component(self, knob: Knob) -> Any:
-        common = {"label": knob.label, "value": knob.default, "elem_id": self._elem_id(knob.name), "info": knob.help}
+        common = {"label": knob.label, "value": getattr(self._initial, knob.name), "elem_id": self._elem_id(knob.name), "info": knob.help}
         if knob.choices:
             return gr.Dropdown(choices=list(knob.choices), **common)
         return gr.Slider(minimum=knob.minimum, maximum=knob.maximum, step=knob.step, **common)

@@ -36,9 +36,11 @@ class Sampling:
     conditioning: Any
     unconditional_conditioning: Any
     image_conditioning: Any
+    noise_multiplier: float = 1.0
+    """The host's factor on img2img's noise."""
 
 
-def ask_model(sampling: Sampling, noise: Tensor, questions: int, work: Callable[[HostModel], T]) -> T:
+def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T]) -> T:
     """Run `work` with the loaded checkpoint, inside the host's own sampling environment.
 
     Everything the probe touches on the way (infotext parameters, progress, refiner, the CPU's random state) is put back.
@@ -46,7 +48,6 @@ def ask_model(sampling: Sampling, noise: Tensor, questions: int, work: Callable[
     Args:
         sampling: the arguments of the host's sampler call.
         noise: [B, …] on the sampler's device; only its shape is used.
-        questions: how many evaluations are announced to the progress display.
         work: gets the model; its result is returned.
 
     Raises:
@@ -60,7 +61,7 @@ def ask_model(sampling: Sampling, noise: Tensor, questions: int, work: Callable[
     def in_place_of_the_steps(model, x, extra_args=None, disable=None, callback=None):
         model.mask = model.nmask = None  # the question is about the noise alone, not about an inpainting blend
         try:
-            outcome.append(work(HostModel(p, model, extra_args, sampling.latent, questions)))
+            outcome.append(work(HostModel(p, model, extra_args, sampling.latent, sampling.noise_multiplier)))
         except Exception as error:  # the host's clean-up after the steps must run
             failure.append(error)
         return x
@@ -75,7 +76,7 @@ def ask_model(sampling: Sampling, noise: Tensor, questions: int, work: Callable[
             noise.clone(),
             sampling.conditioning,
             sampling.unconditional_conditioning,
-            steps=questions,
+            steps=p.steps,
             image_conditioning=sampling.image_conditioning,
         )
     if failure:

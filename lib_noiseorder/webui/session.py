@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from modules import errors
 from torch import Tensor
 
-from .. import erase
-from ..keysteps import key_timesteps
-from ..ordering import Report, inject_semantics
-from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings
+from ..ordering import Report, erased_candidate, inject_semantics, select_candidate
+from ..settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
 from .draws import extra_draws
+from .host_model import HostModel, model_function
+from .memory import Memory
 from .probe import Interrupted, Sampling, ask_model
 
 _ON_JOB = "_noise_order_session"
@@ -25,6 +28,7 @@ class Session:
         self.settings = settings
         self.report: Report | None = None
         self.finished = False
+        self._memory: Memory | None = None
         self._unhook: list[Callable[[], None]] = []
 
     @staticmethod
@@ -41,12 +45,15 @@ class Session:
     def _erased(self, next_noise: Callable[[], Tensor], *, of: Any) -> Tensor:
         first = next_noise()
         self.report = Report.before(first)
+        draw_more = extra_draws(of)
+        self._draw = lambda k: first if k == 1 else draw_more(k)
         try:
-            draw = extra_draws(of)
-            return erase(first if k == 1 else draw(k) for k in range(1, self.settings.erasure_samples + 1))
+            noise = erased_candidate(self.settings, self._draw, 1)
         except Exception as error:
             self._skip("erasure", error)
-            return first
+            noise = first.clone()
+        self._given = noise.clone()  # the host goes on with `noise` and may change it in place
+        return noise
 
     # -- process_before_every_sampling -----------------------------------------------------------------------------
 
@@ -59,37 +66,66 @@ class Session:
 
     def _txt2img(self, sample, p, x, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
         sampling = Sampling(p, None, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
-        x = self._ordered(sampling, x, 1.0)
-        return sample(p, x, conditioning, unconditional_conditioning, *args, **kwargs)
+        x = self._ordered(sampling, x)
+        with self._remembering(p):
+            return sample(p, x, conditioning, unconditional_conditioning, *args, **kwargs)
 
     def _img2img(self, sample, p, x, noise, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
-        sampling = Sampling(p, x, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
-        noise = self._ordered(sampling, noise, getattr(p, "initial_noise_multiplier", 1.0) or 1.0)
-        return sample(p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs)
+        multiplier = getattr(p, "initial_noise_multiplier", 1.0) or 1.0
+        image_conditioning = kwargs.get("image_conditioning")
+        sampling = Sampling(p, x, conditioning, unconditional_conditioning, image_conditioning, multiplier)
+        noise = self._ordered(sampling, noise)
+        with self._remembering(p):
+            return sample(p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs)
 
-    def _ordered(self, sampling: Sampling, noise: Tensor, multiplier: float) -> Tensor:
-        """The noise with the prompt's semantics injected; the noise as it is if anything fails.
+    def _ordered(self, sampling: Sampling, noise: Tensor) -> Tensor:
+        """The noise selected and injected as the settings say; the noise as it is if anything fails.
 
         The host's img2img noise multiplier is divided out meanwhile: the model is shown unit-variance noise.
         """
-        settings, report = self.settings, self.report
+        settings, report, multiplier = self.settings, self.report, sampling.noise_multiplier
         unit = noise / multiplier if multiplier != 1 else noise
+        asks = "injection" if settings.selection == "off" else "selection and injection"
         try:
             if settings.asks_the_model:
-                questions = len(key_timesteps(settings))
-                ordered = ask_model(
-                    sampling, unit, questions, lambda model: inject_semantics(settings, unit, model, report)
-                ).noise
+                ordered = ask_model(sampling, unit, lambda model: self._work(unit, model))
             else:
                 ordered = inject_semantics(settings, unit, None, report).noise
             if ordered is not unit:
                 noise = ordered * multiplier if multiplier != 1 else ordered
         except Interrupted:
-            report.skipped.append("injection: interrupted")
+            report.skipped.append(f"{asks}: interrupted")
         except Exception as error:
-            self._skip("injection", error)
-        self._finish(sampling.p)
+            self._skip(asks, error)
         return noise
+
+    def _work(self, unit: Tensor, model: HostModel) -> Tensor:
+        """Selection and injection with the loaded checkpoint."""
+        settings, report = self.settings, self.report
+        if settings.selection != "off" and not torch.allclose(unit, self._given.to(unit), atol=1e-4):
+            report.skipped.append("selection: another script replaced the noise")
+            settings = dataclasses.replace(settings, preset=CUSTOM, selection="off")
+
+        def candidate(k: int) -> Tensor:
+            return unit if k == 1 else erased_candidate(settings, self._draw, k).to(unit)
+
+        noise = select_candidate(settings, candidate, model, report)
+        self._memory = model.memory if report.saved_evaluations else None
+        return inject_semantics(settings, noise, model, report).noise
+
+    @contextmanager
+    def _remembering(self, p: Any) -> Iterator[None]:
+        """The host's sampler runs: answer its first questions from memory; then report."""
+        try:
+            if self._memory is None:
+                yield
+                return
+            with self._memory.answering(*model_function(p.sd_model, p.sampler.model_wrap_cfg)):
+                yield
+        finally:
+            self.report.saved_evaluations = self._memory.hits // len(p.seeds) if self._memory is not None else 0
+            self._memory = None
+            self._finish(p)
 
     # -- postprocess_batch -----------------------------------------------------------------------------------------
 
@@ -141,9 +177,11 @@ class Session:
             p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}")
 
 
-def outcome_infotext(report: Report) -> dict[str, str]:
+def outcome_infotext(report: Report) -> dict[str, Any]:
     """What happened, as infotext parameters. Nothing that differs between two runs of the same seed."""
-    outcome = {f"{INFOTEXT_PREFIX} evaluations": str(report.evaluations)}
+    outcome = {f"{INFOTEXT_PREFIX} evaluations": str(report.evaluations - report.saved_evaluations)}
+    if report.chosen:
+        outcome[f"{INFOTEXT_PREFIX} chosen"] = list(report.chosen)  # the hosts give every picture its own entry
     if report.skipped:
         outcome[f"{INFOTEXT_PREFIX} skipped"] = "; ".join(report.skipped)
     return outcome

@@ -115,6 +115,42 @@ def test_flat_arguments_in_the_order_of_the_panel(host):
     assert len(wish.to_dict()) == len(KNOBS)
 
 
+@pytest.mark.parametrize("preset", ["Automatic", "Light"])
+@pytest.mark.parametrize("payload", [{}, {"sampler_name": "Euler a"}, {"cfg_scale": 1}, {"batch_size": 3}], ids=str)
+def test_selection_keeps_one_of_the_noises_and_costs_what_it_says(host, preset, payload):
+    payload = {"steps": 8, **payload}
+    plain = host.txt2img(**payload)
+    selected = host.txt2img(**payload, **noise_order(preset=preset))
+    assert selected["Noise Order skipped"] is None
+    assert int(selected["Noise Order chosen"]) in (1, 2, 3)
+    assert selected.evaluations - plain.evaluations == int(selected["Noise Order evaluations"])
+    assert difference(selected, host.txt2img(**payload, **noise_order(preset=preset))) == 0
+
+
+def test_selection_gives_a_seed_the_same_picture_alone_and_in_a_batch(host):
+    batch = host.txt2img(seed=1, batch_size=4, steps=8, **noise_order(preset="Automatic"))
+    for index in range(4):
+        alone = host.txt2img(seed=1 + index, steps=8, **noise_order(preset="Automatic"))
+        assert abs(alone.pictures[0] - batch.pictures[index]).max() <= 1
+
+
+def test_a_remembered_answer_changes_nothing(host):
+    """The picture of the chosen noise is the same whether the sampler's first answers were remembered or not."""
+    compared = host.txt2img(steps=8, **noise_order(erasure_samples=1, strength=0, selection="light"))
+    assert compared["Noise Order chosen"] in ("1", "2")
+    if compared["Noise Order chosen"] == "1":
+        assert difference(compared, host.txt2img(steps=8)) <= 1
+
+
+def test_selection_in_img2img_and_hires(host):
+    automatic = noise_order(preset="Automatic")
+    first = img2img(host, steps=8, **automatic)
+    assert difference(first, img2img(host, steps=8, **automatic)) <= host.img2img_noise
+    hires = host.txt2img(enable_hr=True, steps=8, **automatic)
+    plain = host.txt2img(enable_hr=True, steps=8)
+    assert hires.evaluations - plain.evaluations == int(hires["Noise Order evaluations"])
+
+
 def test_the_paper_preset(host):
     paper = host.txt2img(**noise_order(preset="Paper"))
     literal = host.txt2img(**noise_order(injection="literal"))
@@ -127,7 +163,7 @@ def test_the_paper_preset(host):
         ([{"enabled": True, "strength": 9}], "strength = 9 is not a number from -2 to 2"),
         ([{"enabled": True, "erasure_samples": True}], "erasure_samples = True is not an integer from 1 to 64"),
         ([{"enabled": True, "strenght": 0.1}], "unknown setting 'strenght'; did you mean 'strength'?"),
-        ([{"enabled": True, "preset": "Magic"}], "preset = 'Magic' is not one of Custom, Paper"),
+        ([{"enabled": True, "preset": "Magic"}], "preset = 'Magic' is not one of Custom, Automatic, Light, Paper"),
         ([True, "Custom", 0], "erasure_samples = 0 is not an integer from 1 to 64"),
         (["yes"], "enabled = 'yes' is not true or false"),
     ],

@@ -3,7 +3,7 @@
 import gradio
 import pytest
 
-from lib_noiseorder import KNOBS
+from lib_noiseorder import KNOBS, NoiseOrderSettings
 from lib_noiseorder.settings import PRESETS
 
 from .double.host import REPOSITORY, DoubleHost, _load
@@ -32,7 +32,8 @@ def controls(is_img2img):
 
 def test_the_panel_has_one_control_per_knob_in_their_order(host):
     _, made = controls(False)
-    assert [control.value for control in made] == [knob.default for knob in KNOBS]
+    recommended = NoiseOrderSettings(preset="Automatic")
+    assert [control.value for control in made] == list(recommended.to_dict().values())
     assert [control.label for control in made][1:] == [knob.label for knob in KNOBS][1:]
     for control, knob in zip(made, KNOBS):
         if knob.minimum is not None:

@@ -6,21 +6,30 @@ import pytest
 import torch
 
 from lib_noiseorder.denoiser import NoiseLevel
-from lib_noiseorder.selection import AUTOMATIC, LIGHT, SelectionPlan, extra_evaluations, select
+from lib_noiseorder.selection import AUTOMATIC, LIGHT, ONE_GLANCE, SelectionPlan, extra_evaluations, plan_for, select
 
 SHAPES = [(4, 8, 8), (4, 3, 8, 8), (16, 8), (8,)]
+PLANS = [
+    SelectionPlan(),
+    SelectionPlan(draws=2, preview_share=None),
+    SelectionPlan(draws=2, steps=4, preview_share=None, question="dispute", judging_share=0.1),
+    SelectionPlan(draws=4, steps=2, preview_share=0.5),
+]
 
 
 class Host:
     """A model that believes in pictures near its targets: x0 is pulled from what it sees towards the target."""
 
-    def __init__(self, targets, guidance=3.0, first=NoiseLevel.flow(1.0)):
-        self.targets, self.guidance, self.first = targets, guidance, first
+    family, follows = "eps", True
+
+    def __init__(self, targets, guidance=3.0, levels=(1.0, 0.9, 0.7, 0.4, 0.2)):
+        self.targets, self.guidance = targets, guidance
+        self.levels = [NoiseLevel.flow(t) for t in levels]
         self.calls = 0
         self.broken = None
 
     def start(self, noise):
-        return self.first.sigma * noise
+        return self.levels[0].sigma * noise
 
     def level(self, noise_share):
         return NoiseLevel.flow(noise_share)
@@ -36,7 +45,7 @@ class Host:
     def predict_pair(self, x, level):
         prompted = self.predict(x, level)
         self.calls += 1
-        return prompted, 0.5 * x
+        return prompted, 0.5 * torch.tanh(x)
 
 
 def draws_of(shape, seeds, count=4):
@@ -48,8 +57,8 @@ def draws_of(shape, seeds, count=4):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("plan", [SelectionPlan(), SelectionPlan(preview_share=None), SelectionPlan(looks=2)])
-def test_chosen_noise_is_one_of_the_draws_and_the_glance_belongs_to_it(shape, plan):
+@pytest.mark.parametrize("plan", PLANS)
+def test_chosen_noise_is_one_of_the_draws_and_the_glances_are_what_the_sampler_would_ask(shape, plan):
     draw = draws_of(shape, [1, 2, 3])
     host = Host(torch.ones(3, *shape))
     selected = select(plan, draw, host)
@@ -57,8 +66,16 @@ def test_chosen_noise_is_one_of_the_draws_and_the_glance_belongs_to_it(shape, pl
     for index, k in enumerate(selected.report.chosen):
         assert torch.equal(selected.noise[index], draw(k)[index])
         assert k == 1 + min(range(plan.draws), key=lambda k: selected.report.scores[index][k])
-    prompted = host.predict(host.start(selected.noise), host.first)
-    torch.testing.assert_close(selected.glance.prompted, prompted)
+    x = host.start(selected.noise)
+    assert len(selected.glances) == plan.steps
+    for number, glance in enumerate(selected.glances, 1):
+        level = host.levels[number - 1]
+        prompted, unprompted = host.predict_pair(x, level)
+        torch.testing.assert_close(glance.prompted, prompted)
+        if number < plan.steps:
+            torch.testing.assert_close(glance.unprompted, unprompted)
+            x0, target = unprompted + 3 * (prompted - unprompted), host.levels[number]
+            x = target.alpha * x0 + target.sigma * (x - level.alpha * x0) / level.sigma
 
 
 def test_a_picture_chooses_the_same_whoever_is_in_its_batch():
@@ -79,18 +96,40 @@ def test_same_choice_from_call_to_call_and_global_generator_untouched():
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("plan", [*AUTOMATIC.values(), *LIGHT.values(), SelectionPlan(draws=1), SelectionPlan(draws=4, looks=2)])
-def test_announced_cost_is_what_is_paid(plan, guidance):
+@pytest.mark.parametrize("plan", [*AUTOMATIC.values(), *LIGHT.values(), *PLANS, SelectionPlan(draws=1)])
+@pytest.mark.parametrize("follows", [True, False])
+def test_announced_cost_is_what_is_paid(plan, guidance, follows):
     host = Host(torch.ones(2, 4, 8, 8), guidance)
+    host.follows = follows
     report = select(plan, draws_of((4, 8, 8), [1, 2]), host).report
-    assert report.evaluations == host.calls == extra_evaluations(plan, guidance, remembers=False)
-    assert report.evaluations - report.remembered == extra_evaluations(plan, guidance)
+    assert report.evaluations == host.calls == extra_evaluations(plan, guidance, follows, remembers=False)
+    assert report.evaluations - report.remembered == extra_evaluations(plan, guidance, follows)
+
+
+def test_a_sampler_with_steps_of_its_own_gets_the_first_answer_only():
+    host = Host(torch.ones(2, 4, 8, 8))
+    host.follows = False
+    selected = select(SelectionPlan(steps=3, preview_share=None), draws_of((4, 8, 8), [1, 2]), host)
+    assert len(selected.glances) == 1 and selected.glances[0].unprompted is not None and selected.report.remembered == 2
 
 
 @pytest.mark.parametrize("family", ["eps", "flow"])
 def test_presets_keep_their_budgets(family):
     assert extra_evaluations(AUTOMATIC[family], guidance=7.0) <= 0.4 * 32
+    assert extra_evaluations(ONE_GLANCE[family], guidance=7.0, follows=False) <= 0.4 * 32
     assert extra_evaluations(LIGHT[family], guidance=7.0) <= 3
+
+
+def test_the_plan_fits_model_and_sampler():
+    host = Host(torch.ones(1, 4))
+    assert plan_for("automatic", host)[0] == AUTOMATIC["eps"]
+    host.family = "flow"
+    assert plan_for("automatic", host)[0] == AUTOMATIC["flow"] and plan_for("light", host) == (LIGHT["flow"], 1.0)
+    assert plan_for("automatic", host, draws=5)[0].draws == 5
+    host.follows = False
+    assert plan_for("automatic", host)[0] == ONE_GLANCE["flow"]
+    with pytest.raises(ValueError, match="selection must be automatic or light"):
+        plan_for("off", host)
 
 
 def test_a_draw_without_a_finite_score_never_wins():
@@ -118,17 +157,19 @@ def test_interruption_gives_the_first_draw_and_asks_no_more(after):
     checks = iter([False] * after + [True] * 100)
     selected = select(SelectionPlan(), draw, host, lambda: next(checks))
     if after < 9:  # three draws, three model calls each
-        assert torch.equal(selected.noise, draw(1)) and selected.glance is None
+        assert torch.equal(selected.noise, draw(1)) and selected.glances == ()
         assert selected.report.skipped == ["selection: interrupted"]
     else:
         assert not selected.report.skipped
 
 
 def test_declines_where_the_sampler_starts_at_less_noise_than_the_preview():
-    draw, host = draws_of((4, 8, 8), [1]), Host(torch.ones(1, 4, 8, 8), first=NoiseLevel.flow(0.5))
+    draw, host = draws_of((4, 8, 8), [1]), Host(torch.ones(1, 4, 8, 8), levels=(0.5, 0.2))
     selected = select(SelectionPlan(preview_share=0.8), draw, host)
     assert torch.equal(selected.noise, draw(1)) and host.calls == 0
     assert "starts at less noise" in selected.report.skipped[0]
+    selected = select(SelectionPlan(steps=4, preview_share=None), draw, host)
+    assert torch.equal(selected.noise, draw(1)) and "the sampler has 2 steps" in selected.report.skipped[0]
 
 
 def test_half_precision_draws_come_back_in_half_precision():
@@ -147,7 +188,8 @@ def test_draws_and_predictions_of_unequal_shapes_are_refused():
 
 
 @pytest.mark.parametrize(
-    "values", [{"draws": 0}, {"draws": 17}, {"looks": 3}, {"preview_share": 1.0}, {"judging_share": 0.0}, {"judging_share": float("nan")}]
+    "values",
+    [{"draws": 0}, {"draws": 17}, {"steps": 0}, {"preview_share": 1.0}, {"judging_share": float("nan")}, {"question": "why"}],
 )
 def test_plans_out_of_range_are_refused(values):
     with pytest.raises(ValueError, match=next(iter(values))):

@@ -24,6 +24,8 @@ BAD = {
     "layout_timestep": [-0.1, 0, 1.01],
     "structure_timestep": [float("nan")],
     "detail_timestep": [{}],
+    "selection": ["on", False, None],
+    "selection_draws": [-1, 17, 1.5, True],
 }
 
 

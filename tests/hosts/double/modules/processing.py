@@ -72,7 +72,8 @@ def quote(value):
 
 def infotext(p, index):
     parameters = {"Steps": p.steps, "Sampler": p.sampler_name, "CFG scale": p.cfg_scale, "Seed": p.seeds[index]}
-    parameters.update(p.extra_generation_params)
+    for key, value in p.extra_generation_params.items():
+        parameters[key] = value[index] if isinstance(value, list) else value
     return p.prompt + "\n" + ", ".join(f"{key}: {quote(value)}" for key, value in parameters.items())
 
 

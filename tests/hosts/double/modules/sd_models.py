@@ -23,6 +23,17 @@ class Checkpoint:
         return self.spoil(self.lab.predict(x, timestep, tokens))
 
 
+class Denoiser(torch.nn.Module):
+    """x0 by sigma, as k-diffusion wraps a model."""
+
+    def __init__(self, checkpoint):
+        super().__init__()
+        self.sigmas, self._denoised = checkpoint.sigmas, checkpoint.denoised
+
+    def forward(self, x, sigma, cond):
+        return self._denoised(x, sigma, cond)
+
+
 class EpsCheckpoint(Checkpoint):
     parameterization = "eps"
     is_sdxl = False
@@ -45,12 +56,13 @@ class FlowCheckpoint(Checkpoint):
         super().__init__("flow")
         self.sigmas = torch.linspace(0.0001, 1.0, 10000)
         self.resident = False
-        model = SimpleNamespace(predictor=SimpleNamespace(prediction_type="const"), **vars(self.model))
+        predictor = SimpleNamespace(prediction_type="const")
+        model = SimpleNamespace(predictor=predictor, apply_model=self.denoised, **vars(self.model))
         self.forge_objects = SimpleNamespace(unet=SimpleNamespace(model=model, model_options={}))
 
     def start(self, sigma, noise, latent):
         return latent * (1 - sigma) + noise * sigma
 
-    def denoised(self, x, sigma, tokens):
+    def denoised(self, x, sigma, c_crossattn):
         assert self.resident, "the model was asked outside sampling_prepare"
-        return x - sigma[0] * self.answer(x, sigma[0].item(), tokens)
+        return x - sigma[0] * self.answer(x, sigma[0].item(), c_crossattn)

@@ -3,7 +3,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import torch
-from modules import sd_samplers_common, shared
+from modules import sd_models, sd_samplers_common, shared
 
 
 class InterruptedException(BaseException):
@@ -12,7 +12,7 @@ class InterruptedException(BaseException):
 
 class CFGDenoiser:
     def __init__(self, sampler, sd_model):
-        self.sampler, self.inner_model = sampler, sd_model
+        self.sampler, self.sd_model, self.inner_model = sampler, sd_model, sd_models.Denoiser(sd_model)
         self.p = self.mask = self.nmask = self.init_latent = None
         self.step = 0
 
@@ -30,7 +30,7 @@ class CFGDenoiser:
         skip_uncond = (self.step % 2 or shared.opts.s_min_uncond_all) and s_min_uncond > 0 and sigma[0] < s_min_uncond
         if skip_uncond:
             self.p.extra_generation_params["NGMS"] = s_min_uncond
-        guide = self._forge if hasattr(self.inner_model, "forge_objects") else self._a1111
+        guide = self._forge if hasattr(self.sd_model, "forge_objects") else self._a1111
         denoised = guide(x, sigma, uncond, cond, cond_scale, skip_uncond)
         if self.mask is not None:
             denoised = denoised * self.nmask + self.init_latent * self.mask
@@ -39,18 +39,19 @@ class CFGDenoiser:
         return denoised
 
     def _a1111(self, x, sigma, uncond, cond, cond_scale, skip_uncond):
-        parts = [cond] if skip_uncond else [cond, uncond]
-        out = [self.inner_model.denoised(x, sigma, tokens) for tokens in parts]
-        out, scale = (out * 2, 1.0) if skip_uncond else (out, cond_scale)
-        return self.combine_denoised(torch.cat(out), [[(i, 1.0)] for i in range(len(x))], uncond, scale)
+        parts = 1 if skip_uncond else 2
+        out = self.inner_model(x.repeat(parts, 1, 1, 1), sigma.repeat(parts), cond=torch.cat([cond, uncond][:parts]))
+        out, scale = (torch.cat([out, out]), 1.0) if skip_uncond else (out, cond_scale)
+        return self.combine_denoised(out, [[(i, 1.0)] for i in range(len(x))], uncond, scale)
 
     def _forge(self, x, sigma, uncond, cond, cond_scale, skip_uncond):
-        options = self.inner_model.forge_objects.unet.model_options
-        with_prompt = without = self.inner_model.denoised(x, sigma, cond)
-        if uncond is not None and not skip_uncond and cond_scale != 1:
-            without = self.inner_model.denoised(x, sigma, uncond)
+        unet = self.sd_model.forge_objects.unet
+        guides = uncond is not None and not skip_uncond and cond_scale != 1
+        parts, tokens = (2, torch.cat([cond, uncond])) if guides else (1, cond)
+        out = unet.model.apply_model(x.repeat(parts, 1, 1, 1), sigma.repeat(parts), c_crossattn=tokens).chunk(parts)
+        with_prompt, without = out[0], out[-1]
         denoised = without + (with_prompt - without) * cond_scale
-        for function in options.get("sampler_post_cfg_function", []):
+        for function in unet.model_options.get("sampler_post_cfg_function", []):
             denoised = function({"denoised": denoised, "cond_denoised": with_prompt, "uncond_denoised": without})
         return denoised
 

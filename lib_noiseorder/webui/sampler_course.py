@@ -1,0 +1,49 @@
+"""The course that the host's sampler is about to take: its noise levels, and its first noisy latent for a given noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from modules import sd_samplers_common
+from modules.shared import opts
+from torch import Tensor
+
+_STRAIGHT = ("Euler", "DDIM")
+
+
+def sampler_course(p: Any, latent: Tensor | None, sigmas: Tensor, flow: bool) -> tuple[list[float], Callable[[Tensor], Tensor]]:
+    """The sigmas of the sampler's calls, noisiest first, and a function from noise [B, …] to its first latent.
+
+    Args:
+        p: the job; its `sampler` is about to be called.
+        latent: what img2img starts from [B, …]; None for txt2img.
+        sigmas: the checkpoint's noise schedule, cleanest first.
+        flow: whether it is a flow model.
+    """
+    sampler, k_diffusion = p.sampler, hasattr(p.sampler, "get_sigmas")
+    steps, encoding_steps = p.steps, None
+    if latent is not None:
+        steps, encoding_steps = sd_samplers_common.setup_img2img_steps(p)
+    if k_diffusion:
+        course = [float(sigma) for sigma in sampler.get_sigmas(p, steps) if sigma > 0]
+        course = course[0 if encoding_steps is None else steps - encoding_steps - 1 :]
+    else:  # DDIM and its relatives count timesteps upwards
+        timesteps = sampler.get_timesteps(p, steps)[: None if encoding_steps is None else encoding_steps + 1]
+        course = [float(sigmas[int(timestep)]) for timestep in reversed(timesteps.tolist())]
+    sigma = course[0]
+
+    def start(noise: Tensor) -> Tensor:
+        if flow:
+            return noise * sigma if latent is None else latent * (1 - sigma) + noise * sigma
+        if latent is not None:
+            return latent + noise * sigma
+        full = opts.sgm_noise_multiplier or not k_diffusion
+        return noise * ((1 + sigma**2) ** 0.5 if full else sigma)
+
+    return course, start
+
+
+def takes_euler_steps(p: Any) -> bool:
+    """Whether the sampler goes straight from one level to the next, so that a preview meets its very latents."""
+    return p.sampler_name in _STRAIGHT and not getattr(p, "s_churn", 0)
