@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 
 from . import KNOBS, NoiseOrderSettings, SettingsError, __version__
+from .lab.commands import add_commands
+from .settings import RECOMMENDED
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,9 +35,13 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--model", choices=("flow", "eps"), default="flow", help="which embedded model (default: flow)")
     demo.add_argument("--seed", type=int, default=1, help="the first seed (default: 1)")
     demo.add_argument("--pictures", type=int, default=4, help="how many seeds, 1 to 12 (default: 4)")
-    demo.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help="a setting, as in the API")
+    setting = f"a setting, as in the API (default: preset={RECOMMENDED})"
+    demo.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=setting)
     demo.add_argument("--out", type=Path, help="the PNG to write (default: noiseorder-PROMPT.png here)")
     demo.set_defaults(run=_demo)
+
+    lab = commands.add_parser("lab", help="train, evaluate and tabulate in the shapes world")
+    add_commands(lab.add_subparsers(required=True, metavar="LAB_COMMAND"))
 
     doctor = commands.add_parser("doctor", help="what is installed and whether the embedded models load")
     doctor.set_defaults(run=_doctor)
@@ -47,7 +53,7 @@ def _demo(options: argparse.Namespace) -> int:
     if not 1 <= options.pictures <= 12:
         raise ValueError(f"--pictures = {options.pictures} is not an integer from 1 to 12")
     prompt = world.Prompt.parse(options.prompt)
-    settings = NoiseOrderSettings.from_dict({"enabled": True, **_assigned(options.set)})
+    settings = NoiseOrderSettings.from_dict({"enabled": True, **(_assigned(options.set) or {"preset": RECOMMENDED})})
     seeds = list(range(options.seed, options.seed + options.pictures))
     rows, ordered = demo.compare(prompt, settings, options.model, seeds)
     path = options.out or Path(f"noiseorder-{re.sub(r'[^a-z]+', '-', str(prompt))}.png")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from .denoiser import Denoiser
 from .erasure import erase
 from .injection import aggregate, inject, inject_calibrated
 from .keysteps import key_timesteps
-from .selection import AUTOMATIC, AUTOMATIC_NOISE_SCALE, LIGHT, Preview, SelectionPlan, select
+from .selection import Preview, plan_for, select
 from .settings import NoiseOrderSettings
 from .tensors import correlation, mean_and_std, to_compute
 
@@ -122,25 +122,10 @@ def select_candidate(
     return noise
 
 
-def selection_plan(settings: NoiseOrderSettings, family: str, guidance: float) -> tuple[SelectionPlan, float]:
-    """How the settings' selection looks at the noises of a kind of model, and what it multiplies them by.
-
-    Args:
-        settings: `selection` is not off.
-        family: "flow" for flow models, "eps" for all others.
-        guidance: classifier-free guidance scale; at 1 there is no answer without the prompt to dispute with.
-    """
-    automatic = settings.selection == "automatic"
-    plan = (AUTOMATIC if automatic else LIGHT)[family]
-    if guidance == 1:
-        plan = replace(plan, question="prompted")
-    if settings.selection_draws:
-        plan = replace(plan, draws=settings.selection_draws)
-    return plan, AUTOMATIC_NOISE_SCALE[family] if automatic else 1.0
-
-
 def _selected(settings, candidate, first, preview, report, interrupted) -> Tensor:
-    plan, scale = selection_plan(settings, preview.family, preview.guidance)
+    plan, scale = plan_for(
+        settings.selection, preview.family, preview.guidance, preview.follows, settings.selection_draws
+    )
 
     def scaled(k: int) -> Tensor:
         noise = first if k == 1 else candidate(k)

@@ -65,12 +65,19 @@ class SelectionPlan:
         if self.question not in QUESTIONS:
             raise ValueError(f"question must be one of {', '.join(QUESTIONS)}, got {self.question!r}")
 
-    def remembered(self, guidance: float, follows: bool = True) -> int:
-        """Evaluations of the winner's glances, which the sampler need not pay again; `follows` as in `Preview`."""
+    def remembered(self, guidance: float, follows: bool = True, whole_calls: bool = False) -> int:
+        """Evaluations of the winner's glances, which the sampler need not pay again.
+
+        Args:
+            guidance: the sampler's guidance scale.
+            follows: as in `Preview`.
+            whole_calls: the host cannot reuse a glance that was asked with the prompt only.
+        """
         per_step = 1 if guidance == 1 else 2
         if not follows and self.steps > 1:
             return per_step
-        return self.steps * per_step - (per_step - 1 if self.preview_share is None else 0)
+        asked_in_last = 1 if self.preview_share is None else per_step
+        return (self.steps - 1) * per_step + (0 if whole_calls and asked_in_last < per_step else asked_in_last)
 
     def evaluations(self, guidance: float) -> int:
         """Evaluations per picture, the remembered ones included."""
@@ -144,7 +151,9 @@ class SelectedNoise:
     report: SelectionReport
 
 
-def extra_evaluations(plan: SelectionPlan, guidance: float, follows: bool = True, remembers: bool = True) -> int:
+def extra_evaluations(
+    plan: SelectionPlan, guidance: float, follows: bool = True, remembers: bool = True, whole_calls: bool = False
+) -> int:
     """Evaluations per picture that a selection adds to a sampler run; what a panel announces beforehand.
 
     Args:
@@ -152,10 +161,11 @@ def extra_evaluations(plan: SelectionPlan, guidance: float, follows: bool = True
         guidance: the sampler's guidance scale; at 1 its calls cost one evaluation instead of two.
         follows: as in `Preview`.
         remembers: the host answers the sampler's first calls from the winner's glances.
+        whole_calls: as in `SelectionPlan.remembered`.
     """
     if plan.draws == 1:
         return 0
-    return plan.evaluations(guidance) - (plan.remembered(guidance, follows) if remembers else 0)
+    return plan.evaluations(guidance) - (plan.remembered(guidance, follows, whole_calls) if remembers else 0)
 
 
 def select(
@@ -315,14 +325,14 @@ class _Counted:
 
 
 AUTOMATIC: Mapping[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=3, steps=1, preview_share=0.87, question="prompted", judging_share=0.8),
+    "eps": SelectionPlan(draws=2, steps=5, preview_share=None, question="prompted", judging_share=0.8),
     "flow": SelectionPlan(draws=2, steps=4, preview_share=None, question="dispute", judging_share=0.1),
 }
 """The best confirmed plan at no more than 40 % more evaluations, by kind of model; docs/evidence.md has the figures."""
-AUTOMATIC_NOISE_SCALE: Mapping[str, float] = {"eps": 0.9, "flow": 0.95}
+AUTOMATIC_NOISE_SCALE: Mapping[str, float] = {"eps": 0.8, "flow": 0.95}
 """What Automatic multiplies the draws by."""
 ONE_GLANCE: Mapping[str, SelectionPlan] = {
-    "eps": AUTOMATIC["eps"],
+    "eps": SelectionPlan(draws=3, steps=1, preview_share=0.87, question="prompted", judging_share=0.8),
     "flow": SelectionPlan(draws=3, steps=1, preview_share=0.6, question="prompted", judging_share=0.1),
 }
 """Automatic for samplers that do not take DDIM / Euler steps, and so could use one remembered answer only."""
@@ -333,12 +343,14 @@ LIGHT: Mapping[str, SelectionPlan] = {
 """At most three evaluations more."""
 
 
-def plan_for(selection: str, preview: Preview, draws: int = 0) -> tuple[SelectionPlan, float]:
+def plan_for(selection: str, family: str, guidance: float, follows: bool = True, draws: int = 0) -> tuple[SelectionPlan, float]:
     """The plan for a model and its sampler, and what the draws are to be multiplied by.
 
     Args:
         selection: "automatic" or "light".
-        preview: its `family` and `follows` decide.
+        family: "flow" for flow models; anything else is treated as "eps".
+        guidance: at 1 the model is never asked without the prompt, so there is nothing to dispute with.
+        follows: as in `Preview`.
         draws: how many noises to compare; 0 keeps the plan's own number.
 
     Raises:
@@ -346,9 +358,11 @@ def plan_for(selection: str, preview: Preview, draws: int = 0) -> tuple[Selectio
     """
     if selection not in ("automatic", "light"):
         raise ValueError(f"selection must be automatic or light, got {selection!r}")
-    family = "flow" if preview.family == "flow" else "eps"
+    family = "flow" if family == "flow" else "eps"
     if selection == "light":
         plan, scale = LIGHT[family], 1.0
     else:
-        plan, scale = (AUTOMATIC if preview.follows else ONE_GLANCE)[family], AUTOMATIC_NOISE_SCALE[family]
+        plan, scale = (AUTOMATIC if follows else ONE_GLANCE)[family], AUTOMATIC_NOISE_SCALE[family]
+    if guidance == 1:
+        plan = replace(plan, question="prompted")
     return (replace(plan, draws=draws) if draws else plan), scale

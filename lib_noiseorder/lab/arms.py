@@ -13,15 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..denoiser import NoiseLevel, clean
 from ..erasure import erase
 from ..injection import inject_calibrated
 from ..ordering import order_noise
-from ..selection import AUTOMATIC, LIGHT, SelectedNoise, SelectionPlan, extra_evaluations, select
+from ..selection import AUTOMATIC, AUTOMATIC_NOISE_SCALE, LIGHT, SelectionPlan, extra_evaluations, select
 from ..settings import NoiseOrderSettings
-from .model import STEPS, LabModel
+from .model import GUIDANCE, STEPS, LabModel
 from .oracle import Oracle
-from .world import NO_PROMPT, SIZE, Prompt, to_tokens
+from .preview import LabPreview
+from .world import SIZE, Prompt
 
 Draw = Callable[[int], Tensor]
 """The k-th independent noise of every picture [B, 3, 24, 24], k = 1, 2, …; 1 is the plain one."""
@@ -72,68 +72,25 @@ def seed_draws(seeds: list[int]) -> Draw:
     return draw
 
 
-class LabPreview:
-    """`lib_noiseorder.selection.Preview` of an embedded model for these prompts."""
-
-    def __init__(self, model: LabModel, prompts: list[Prompt]):
-        self._model, self._tokens = model, to_tokens(prompts).to(model.device)
-        self._timesteps = model.timesteps()
-        self.levels = [model.level(timestep) for timestep in self._timesteps]
-        self.guidance = model.guidance
-        self._timestep_of = dict(zip(self.levels, self._timesteps))
-
-    def start(self, noise: Tensor) -> Tensor:
-        return noise
-
-    def level(self, noise_share: float) -> NoiseLevel:
-        def distance(timestep: float) -> float:
-            level = self._model.level(timestep)
-            return abs(level.sigma / (level.alpha + level.sigma) - noise_share)
-
-        timestep = noise_share if self._model.family == "flow" else min((t / 999 for t in range(1000)), key=distance)
-        level = self._model.level(timestep)
-        self._timestep_of[level] = timestep
-        return level
-
-    def predict(self, x: Tensor, level: NoiseLevel, prompted: bool) -> Tensor:
-        tokens = self._tokens if prompted else torch.full_like(self._tokens, NO_PROMPT)
-        return clean(self._model.predict(x, self._timestep_of[level], tokens), x, level, self._model.family)
-
-    def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        prompted, unprompted = self._model.predict_pair(x, self._timestep_of[level], self._tokens)
-        return clean(prompted, x, level, self._model.family), clean(unprompted, x, level, self._model.family)
-
-    def finish(self, selected: SelectedNoise) -> Tensor:
-        """The finished pictures, going on from where the winners' previews stopped; counts no step twice."""
-        x = self.start(selected.noise) if selected.x is None else selected.x
-        rest = self._timesteps[selected.steps :]
-        for timestep, following in zip(rest, [*rest[1:], None]):
-            level = self._model.level(timestep)
-            x0 = clean(self._model.guided(x, timestep, self._tokens), x, level, self._model.family)
-            if following is not None:
-                target = self._model.level(following)
-                x = target.alpha * x0 + target.sigma * (x - level.alpha * x0) / level.sigma
-        return x0
-
-
 def _plain(name: str) -> Arm:
     return Arm(name, lambda model, prompts, draw: model.sample(draw(1), prompts), "plain")
 
 
-def _selection(name: str, plans: Mapping[str, SelectionPlan], wrong_prompt: bool = False) -> Arm:
+def _selection(name: str, plans: Mapping[str, SelectionPlan], scales: Mapping[str, float], wrong_prompt: bool = False) -> Arm:
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
         asked = prompts[1:] + prompts[:1] if wrong_prompt else prompts
-        selected = select(plans[model.family], draw, LabPreview(model, asked))
+        scale = scales[model.family]
+        selected = select(plans[model.family], lambda k: draw(k) * scale, LabPreview(model, asked))
         if wrong_prompt:
             return model.sample(selected.noise, prompts)
         return LabPreview(model, prompts).finish(selected)
 
-    return Arm(name, sample, f"select {dict(plans)} {'wrong prompt' if wrong_prompt else ''}")
+    return Arm(name, sample, f"select {dict(plans)} {dict(scales)} wrong prompt {wrong_prompt}")
 
 
 def _equal_cost(name: str) -> Arm:
     """Plain noise with as many more sampler steps as Automatic's evaluations would pay for, rounded up."""
-    steps = {family: math.ceil(STEPS + extra_evaluations(plan) / 2) for family, plan in AUTOMATIC.items()}
+    steps = {family: math.ceil(STEPS + extra_evaluations(plan, GUIDANCE[family]) / 2) for family, plan in AUTOMATIC.items()}
 
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
         return model.sample(draw(1), prompts, steps[model.family])
@@ -142,16 +99,18 @@ def _equal_cost(name: str) -> Arm:
 
 
 def _custom_selection(name: str, text: str) -> Arm:
-    """`select:draws=2;steps=4;…`: any plan."""
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(SelectionPlan)}
-    values: dict[str, object] = {}
+    """`select:draws=4;preview_share=0.8;…`: any plan."""
+    known = [*(field.name for field in dataclasses.fields(SelectionPlan)), "noise_scale"]
+    values: dict[str, float | str | None] = {}
     for part in text.split(";"):
         field, _, value = part.strip().partition("=")
-        if field not in kinds:
-            raise ValueError(f"{field!r} is none of {', '.join(kinds)}")
-        values[field] = kinds[field](value)
+        if field not in known:
+            raise ValueError(f"{field!r} is none of {', '.join(known)}")
+        number = float if field.endswith(("share", "scale")) else str if field == "question" else int
+        values[field] = None if value == "none" else number(value)
+    scale = values.pop("noise_scale", 1.0)
     plan = SelectionPlan(**values)
-    return _selection(name, {"eps": plan, "flow": plan})
+    return _selection(name, {"eps": plan, "flow": plan}, {"eps": scale, "flow": scale})
 
 
 def _steps(name: str, number: float) -> Arm:
@@ -193,7 +152,7 @@ def _settings(name: str, settings: NoiseOrderSettings) -> Arm:
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
         return model.sample(order_noise(settings, draw, model.denoiser(prompts)).noise, prompts)
 
-    return Arm(name, sample, f"settings {settings.resolved()}")
+    return Arm(name, sample, f"settings {settings.to_dict()}")
 
 
 def _random_direction(name: str, delta: float) -> Arm:
@@ -220,13 +179,15 @@ def _best_of(name: str, number: float) -> Arm:
     return Arm(name, sample, f"oracle {draws}")
 
 
+_UNSCALED = {"eps": 1.0, "flow": 1.0}
 _PLAIN_NAMES: dict[str, Callable[[str], Arm]] = {
     "plain": _plain,
-    "automatic": lambda name: _selection(name, AUTOMATIC),
-    "light": lambda name: _selection(name, LIGHT),
+    "automatic": lambda name: _selection(name, AUTOMATIC, AUTOMATIC_NOISE_SCALE),
+    "selection": lambda name: _selection(name, AUTOMATIC, _UNSCALED),
+    "light": lambda name: _selection(name, LIGHT, _UNSCALED),
     "paper": lambda name: _settings(name, NoiseOrderSettings(enabled=True, preset="Paper")),
     "equal-cost": _equal_cost,
-    "wrong-prompt": lambda name: _selection(name, AUTOMATIC, wrong_prompt=True),
+    "wrong-prompt": lambda name: _selection(name, AUTOMATIC, _UNSCALED, wrong_prompt=True),
 }
 _NUMBERED: dict[str, Callable[[str, float], Arm]] = {
     "steps": _steps,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..ordering import OrderedNoise, order_noise
 from ..settings import NoiseOrderSettings
+from .arms import seed_draws
 from .model import LabModel
 from .oracle import Oracle, Verdict
+from .preview import LabPreview
 from .world import SIZE, Prompt, to_pictures
 
 _ZOOM = 7
@@ -32,26 +32,15 @@ class Row:
     evaluations: int
 
 
-def seed_draws(seeds: list[int]) -> Callable[[int], Tensor]:
-    """`draw(k)` for the embedded model: every seed's own k-th noise [B, 3, SIZE, SIZE]."""
-
-    def draw(k: int) -> Tensor:
-        noises = []
-        for seed in seeds:
-            generator = torch.Generator().manual_seed(seed)
-            noises.append([torch.randn(3, SIZE, SIZE, generator=generator) for _ in range(k)][-1])
-        return torch.stack(noises)
-
-    return draw
-
-
 def compare(prompt: Prompt, settings: NoiseOrderSettings, family: str, seeds: list[int]) -> tuple[list[Row], OrderedNoise]:
     """The prompt drawn from plain and from ordered noise, same seeds."""
     model, oracle = LabModel(family), Oracle()
     prompts, draw = [prompt] * len(seeds), seed_draws(seeds)
-    ordered = order_noise(settings, draw, model.denoiser(prompts))
+    preview = LabPreview(model, prompts)
+    ordered = order_noise(settings, draw, model.denoiser(prompts), preview)
+    asked = ordered.report.evaluations - ordered.report.saved_evaluations
     rows = []
-    for name, noise, extra in (("plain", draw(1), 0), ("ordered", ordered.noise, ordered.report.evaluations)):
+    for name, noise, extra in (("plain", draw(1), 0), ("ordered", ordered.noise, asked)):
         model.evaluations = 0
         pictures = model.sample(noise, prompts)
         verdicts = oracle.judge(pictures, prompts)

@@ -119,9 +119,14 @@ def evaluate(
             progress(arm.name, part.stop, pairs)
         outcomes[arm.name] = Outcome(
             *(np.concatenate([getattr(chunk, field) for chunk in chunks]) for field in ("right", "share", "features")),
-            evaluations=float(np.average([chunk.evaluations for chunk in chunks], weights=[len(chunk.right) for chunk in chunks])),
+            evaluations=sum(chunk.evaluations * len(chunk.right) for chunk in chunks) / pairs,
         )
-    reference = _renderings(oracle, prompts[::PICTURES_PER_PROMPT], seed)
+    return figures_of(outcomes, prompts, groups, seed)
+
+
+def figures_of(outcomes: dict[str, Outcome], prompts: list[Prompt], groups: np.ndarray, seed: int) -> dict[str, Figures]:
+    """Figures by arm name of outcomes that were drawn from the same pairs; one of them is named "plain"."""
+    reference = _renderings(Oracle(), prompts[::PICTURES_PER_PROMPT], seed)
     rare = np.array([prompt.rare for prompt in prompts])
     return {name: _figures(outcome, outcomes["plain"], groups, rare, reference) for name, outcome in outcomes.items()}
 

@@ -79,7 +79,8 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
         for optimizer in optimizers:
             optimizer.step()
         step += 1
-        torch._foreach_lerp_(list(average.parameters()), [p.detach() for p in net.parameters()], 1 - min(_EMA, step / (step + 11)))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - min(_EMA, step / (step + 11)))
         losses.append(loss.detach())
         if step % 200 == 0:
             log(f"{family} step {step}: loss {torch.stack(losses).mean().item():.4f}, {share:.0%} of the time")

@@ -6,13 +6,20 @@ import pytest
 from lib_noiseorder import KNOBS, NoiseOrderSettings
 
 from .client import Refused, difference, encoded, noise_order
-from .real import grey_picture
+from .real import checkpoints, folder, grey_picture
 
 NOTHING = noise_order(erasure_samples=1, strength=0)
 
 
 def img2img(host, **payload):
     return host.img2img(init_images=[encoded(grey_picture(host.size))], denoising_strength=0.7, **payload)
+
+
+@pytest.mark.parametrize("name", ["A1111", "FORGE"])
+def test_a_real_host_to_check_is_ready(name):
+    if folder(name) is None:
+        pytest.skip(f"set NOISEORDER_{name} to the folder of a {name} WebUI to hold it to this contract, too")
+    assert checkpoints(name), "no checkpoint in models/Stable-diffusion"
 
 
 def test_off_is_bit_identical_to_not_installed(host, bare_host):

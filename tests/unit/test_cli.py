@@ -10,7 +10,7 @@ def test_demo_draws_plain_and_ordered_side_by_side(tmp_path, capsys):
     path = tmp_path / "demo.png"
     assert main(["demo", "red circle left of blue square", "--pictures", "2", "--out", str(path)]) == 0
     printed = capsys.readouterr().out
-    assert "plain" in printed and "ordered" in printed and "35 model evaluations" in printed and str(path) in printed
+    assert "plain" in printed and "ordered" in printed and "43 model evaluations" in printed and str(path) in printed
     assert Image.open(path).size[0] > 400
 
 

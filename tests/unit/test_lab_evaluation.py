@@ -1,0 +1,165 @@
+"""The lab's figures: paired, reproducible, resumable, and right on cases with known answers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lib_noiseorder.lab import arms, evaluation
+from lib_noiseorder.lab.arms import Arm, LabPreview, seed_draws
+from lib_noiseorder.lab.commands import add_commands
+from lib_noiseorder.lab.evaluation import evaluate, pairs_of
+from lib_noiseorder.lab.model import LabModel
+from lib_noiseorder.lab.statistics import bootstrap, diversity, frechet
+from lib_noiseorder.lab.world import Prompt
+from lib_noiseorder.selection import AUTOMATIC, SelectedNoise, SelectionReport, extra_evaluations, select
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def command(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    options = parser.parse_args(arguments)
+    return options.run(options)
+
+
+def test_bootstrap_covers_the_truth_about_95_times_of_100():
+    rng, hits = np.random.default_rng(0), 0
+    for _ in range(200):
+        shared = np.repeat(rng.normal(0.3, 1, 60), 2)  # the pictures of a prompt fail together
+        _, low, high = bootstrap(shared + rng.normal(0, 0.5, 120), np.arange(120) // 2, 400)
+        hits += low <= 0.3 <= high
+    assert 180 <= hits <= 199
+
+
+def test_bootstrap_of_a_constant_is_that_constant():
+    assert bootstrap(np.full(10, 0.5), np.arange(10)) == (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="at least one"):
+        bootstrap(np.array([]), np.array([]))
+
+
+def test_diversity_is_the_mean_distance_within_groups():
+    features = np.array([[0.0, 0.0], [3.0, 4.0], [100.0, 0.0], [100.0, 1.0]])
+    assert diversity(features, np.array([0, 0, 1, 1])) == pytest.approx(3.0)
+    assert diversity(features, np.arange(4)) is None
+
+
+def test_frechet_of_gaussians_with_known_moments():
+    rng = np.random.default_rng(1)
+    a = rng.normal(0, 1, (20_000, 3))
+    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
+    # shifted by 2 along one axis and twice as wide: 4 + 3·(1 + 4 − 2·2)
+    assert frechet(a, rng.normal([2, 0, 0], 2, (20_000, 3))) == pytest.approx(7, abs=0.2)
+
+
+def test_pairs_depend_on_the_seed_alone():
+    prompts, seeds, groups = pairs_of(40, 5)
+    again, more_seeds, _ = pairs_of(40, 5)[0], pairs_of(60, 5)[1], None
+    assert prompts == again and seeds == more_seeds[:40] and len(set(seeds)) == 40
+    assert seeds != pairs_of(40, 6)[1]
+    assert sum(prompt.rare for prompt in prompts) == 20
+    assert all(prompts[2 * i] == prompts[2 * i + 1] for i in range(20)) and groups.tolist() == [i // 2 for i in range(40)]
+    with pytest.raises(ValueError, match="--pairs = 3"):
+        pairs_of(3, 5)
+
+
+def test_draws_are_independent_gaussians_of_the_seed():
+    draw = seed_draws([7, 8])
+    assert torch.equal(draw(2), seed_draws([7, 8])(2)) and torch.equal(draw(1)[0], seed_draws([7])(1)[0])
+    first, second = draw(1).flatten(), draw(2).flatten()
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize(("family", "left"), [("eps", 23), ("flow", 25)])
+def test_finishing_from_the_glances_gives_the_plain_picture_and_pays_less(family, left):
+    model, prompts = LabModel(family), [Prompt("red", "circle"), Prompt("blue", "square", count=2)]
+    noise = seed_draws([1, 2])(1)
+    plain = model.sample(noise, prompts)
+    preview = LabPreview(model, prompts)
+    selected = select(AUTOMATIC[family], lambda k: noise, preview)  # equal draws: whichever wins, the noise is the same
+    model.evaluations = 0
+    torch.testing.assert_close(preview.finish(selected), plain, atol=1e-4, rtol=1e-4)
+    assert model.evaluations == left
+    torch.testing.assert_close(preview.finish(SelectedNoise(noise, (), SelectionReport())), plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["eps", "flow"])
+def test_json_has_the_promised_shape_and_costs(family, capsys):
+    run = ["evaluate", "--model", family, "--arms", "plain,automatic,light,equal-cost", "--pairs", "4", "--seed", "3", "--json"]
+    assert command(*run) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)["arms"]
+    assert list(found) == ["plain", "automatic", "light", "equal-cost"] and "100%" in printed.err
+    assert set(found["plain"]) == {"all", "evaluations", "diversity"}
+    assert set(found["automatic"]) == {"all", "diff", "ci", "evaluations", "diversity"}
+    assert found["plain"]["evaluations"] == 32
+    assert found["automatic"]["evaluations"] == 32 + extra_evaluations(AUTOMATIC[family], 3.0) <= 32 * 1.4
+    assert found["light"]["evaluations"] <= 35
+    assert found["equal-cost"]["evaluations"] >= found["automatic"]["evaluations"]
+    assert found["automatic"]["diff"] == pytest.approx(found["automatic"]["all"] - found["plain"]["all"])
+    assert found["automatic"]["ci"][0] <= found["automatic"]["diff"] <= found["automatic"]["ci"][1]
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "_CHUNK", 4)
+    chosen, kept = [Arm.named("scale:0.9")], tmp_path / "cache" / "run.jsonl"
+    whole = evaluate("flow", chosen, 8, 2)
+
+    def stop(arm, done, total):
+        if arm == "scale:0.9" and done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("flow", chosen, 8, 2, kept, stop)
+    kept.write_text(kept.read_text() + '\n{"key": "cut sho')
+    drawn = []
+    sample = chosen[0].sample
+    counted = Arm("scale:0.9", lambda *a: drawn.append(1) or sample(*a), chosen[0].recipe)
+    assert evaluate("flow", [counted], 8, 2, kept) == whole and len(drawn) == 1
+    assert evaluate("flow", [counted], 8, 2, kept) == whole and len(drawn) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["nonsense", "steps", "steps:0", "steps:1.5", "cfg:-1", "scale:nan", "erasure:0", "oracle:99", "plain:1", "select:speed=2"],
+)
+def test_unknown_arms_and_numbers_out_of_range_are_refused(name):
+    with pytest.raises(ValueError, match="arm"):
+        Arm.named(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wrong-prompt",
+        "paper",
+        "cfg:2",
+        "erasure:4",
+        "random-direction:0.1",
+        "oracle:2",
+        "select:draws=2;preview_share=none;question=dispute",
+    ],
+)
+def test_every_kind_of_arm_draws_finite_pictures(name):
+    model = LabModel("flow")
+    pictures = Arm.named(name).sample(model, [Prompt("red", "circle"), Prompt("green", "triangle")], seed_draws([1, 2]))
+    assert pictures.shape == (2, 3, 24, 24) and torch.isfinite(pictures).all()
+    assert model.guidance == 3.0
+
+
+def test_every_arm_of_the_table_has_its_own_recipe():
+    from lib_noiseorder.lab.commands import _TABLE_ARMS
+
+    recipes = [Arm.named(name).recipe for name in _TABLE_ARMS.split(",")]
+    assert len(set(recipes)) == len(recipes) and arms.STEPS == 16
