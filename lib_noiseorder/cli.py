@@ -43,9 +43,21 @@ def _parser() -> argparse.ArgumentParser:
     lab = commands.add_parser("lab", help="train, evaluate and tabulate in the shapes world")
     add_commands(lab.add_subparsers(required=True, metavar="LAB_COMMAND"))
 
+    controls = commands.add_parser("controls", help="every control with its API key, default and range, as a Markdown table")
+    controls.set_defaults(run=lambda _: print(controls_table()) or 0)
+
     doctor = commands.add_parser("doctor", help="what is installed and whether the embedded models load")
     doctor.set_defaults(run=_doctor)
     return parser
+
+
+def controls_table() -> str:
+    """The knobs as a Markdown table."""
+    rows = ["| control | API key | default | range | what it does |", "|---|---|---|---|---|"]
+    for knob in KNOBS:
+        default = str(knob.default).lower() if knob.kind is bool else knob.default
+        rows.append(f"| {knob.label} | `{knob.name}` | {default} | {knob.range} | {knob.help} |")
+    return "\n".join(rows)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -123,9 +123,12 @@ def select_candidate(
 
 
 def _selected(settings, candidate, first, preview, report, interrupted) -> Tensor:
-    plan, scale = plan_for(
-        settings.selection, preview.family, preview.guidance, preview.follows, settings.selection_draws
-    )
+    how = preview.family, preview.guidance, preview.follows
+    plan, scale = plan_for(settings.selection, *how, settings.selection_draws, len(preview.levels))
+
+    if plan.draws == 1:
+        report.skipped.append("selection: the sampler takes too few steps for a comparison within its cost limit")
+        return first
 
     def scaled(k: int) -> Tensor:
         noise = first if k == 1 else candidate(k)

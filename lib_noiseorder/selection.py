@@ -55,7 +55,7 @@ class SelectionPlan:
     """Noise share under which the picture is judged."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("draws", 1, 16), ("steps", 1, 50)):
+        for name, low, high in (("draws", 1, 16), ("steps", 1, 1000)):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
         for name in ("preview_share", "judging_share"):
@@ -324,6 +324,10 @@ class _Counted:
         self._report.evaluations += evaluations
 
 
+COST_LIMIT = 0.4
+"""What Automatic may add to a sampler's evaluations, as a share of them."""
+PLANNED_FOR = 16
+"""Sampler steps that the plans below are given for; `plan_for` follows the same share of another number of steps."""
 AUTOMATIC: Mapping[str, SelectionPlan] = {
     "eps": SelectionPlan(draws=2, steps=5, preview_share=None, question="prompted", judging_share=0.8),
     "flow": SelectionPlan(draws=2, steps=4, preview_share=None, question="dispute", judging_share=0.1),
@@ -343,7 +347,9 @@ LIGHT: Mapping[str, SelectionPlan] = {
 """At most three evaluations more."""
 
 
-def plan_for(selection: str, family: str, guidance: float, follows: bool = True, draws: int = 0) -> tuple[SelectionPlan, float]:
+def plan_for(
+    selection: str, family: str, guidance: float, follows: bool = True, draws: int = 0, steps: int = PLANNED_FOR
+) -> tuple[SelectionPlan, float]:
     """The plan for a model and its sampler, and what the draws are to be multiplied by.
 
     Args:
@@ -352,6 +358,8 @@ def plan_for(selection: str, family: str, guidance: float, follows: bool = True,
         guidance: at 1 the model is never asked without the prompt, so there is nothing to dispute with.
         follows: as in `Preview`.
         draws: how many noises to compare; 0 keeps the plan's own number.
+        steps: how many steps the sampler takes. Automatic compares fewer noises, or none (a plan of one draw), where
+            it would cost more than COST_LIMIT; an explicit number of draws is done whatever it costs.
 
     Raises:
         ValueError: another selection, or more than 16 draws.
@@ -365,4 +373,19 @@ def plan_for(selection: str, family: str, guidance: float, follows: bool = True,
         plan, scale = (AUTOMATIC if follows else ONE_GLANCE)[family], AUTOMATIC_NOISE_SCALE[family]
     if guidance == 1:
         plan = replace(plan, question="prompted")
-    return (replace(plan, draws=draws) if draws else plan), scale
+    if plan.steps > 1:
+        plan = replace(plan, steps=max(1, round(plan.steps * steps / PLANNED_FOR)))
+    if draws:
+        return replace(plan, draws=draws), scale
+    return (_affordable(plan, guidance, follows, steps) if selection == "automatic" else plan), scale
+
+
+def _affordable(plan: SelectionPlan, guidance: float, follows: bool, steps: int) -> SelectionPlan:
+    """The plan with as few draws, or one glance, less as its cost limit asks for; one draw where nothing can be had for it."""
+    limit = COST_LIMIT * steps * (1 if guidance == 1 else 2)
+    for draws in range(plan.draws, 1, -1):
+        for glances in range(plan.steps, max(plan.steps - 2, 0), -1):
+            smaller = replace(plan, draws=draws, steps=glances)
+            if extra_evaluations(smaller, guidance, follows) <= limit:
+                return smaller
+    return replace(plan, draws=1)

@@ -1,4 +1,4 @@
-"""`noiseorder lab train | evaluate | table`."""
+"""`noiseorder lab train | evaluate | table | webui`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
+
+from ..settings import PRESETS, RECOMMENDED, NoiseOrderSettings
 
 _FAMILIES = ("eps", "flow")
 _TABLE_ARMS = (
@@ -27,11 +29,20 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     table.add_argument("--arms", default=_TABLE_ARMS, help="comma-separated (default: %(default)s)")
     table.set_defaults(run=_table)
 
-    for parser in (evaluate, table):
+    webui = subparsers.add_parser("webui", help="plain against ordered pictures of a running WebUI")
+    webui.add_argument("--url", default="http://127.0.0.1:7860", help="its address (default: %(default)s)")
+    webui.add_argument("--checkpoint", default="shapes-sd1", help="as the WebUI lists it (default: %(default)s)")
+    webui.add_argument("--sampler", default="Euler", help="default: %(default)s")
+    webui.add_argument("--preset", default=RECOMMENDED, choices=list(PRESETS), help="default: %(default)s")
+    webui.add_argument("--json", action="store_true", help="print the figures as JSON")
+    webui.set_defaults(run=_webui)
+
+    for parser in (evaluate, table, webui):
         parser.add_argument("--pairs", type=int, default=1024, help="prompt-seed pairs per arm (default: %(default)s)")
         parser.add_argument("--seed", type=int, default=1, help="decides prompts and noises (default: %(default)s)")
-        parser.add_argument("--resume", type=Path, metavar="FILE", help="keep finished work here, and go on from it")
         parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    for parser in (evaluate, table):
+        parser.add_argument("--resume", type=Path, metavar="FILE", help="keep finished work here, and go on from it")
 
     train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
     train.add_argument("--model", choices=(*_FAMILIES, "oracle"), required=True)
@@ -43,12 +54,29 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    figures = _run(options, options.model)
-    if options.json:
-        print(json.dumps({"arms": {name: _main(figure, options.details) for name, figure in figures.items()}}))
-    else:
-        print("\n".join(_markdown(options.model, figures)))
+    _show(options.model, _run(options, options.model), options.json, options.details)
     return 0
+
+
+def _webui(options: argparse.Namespace) -> int:
+    from .through_webui import ARMS, WebUI, compare
+
+    webui = WebUI(options.url, options.checkpoint, options.sampler)
+    settings = NoiseOrderSettings(enabled=True, preset=options.preset)
+    bar = _Bar(options.checkpoint, list(ARMS), options.quiet)
+    try:
+        figures = compare(webui, settings, options.pairs, options.seed, bar)
+    finally:
+        bar.close()
+    _show(options.checkpoint, figures, options.json, details=False)
+    return 0
+
+
+def _show(model: str, figures: dict, as_json: bool, details: bool) -> None:
+    if as_json:
+        print(json.dumps({"arms": {name: _main(figure, details) for name, figure in figures.items()}}))
+    else:
+        print("\n".join(_markdown(model, figures)))
 
 
 def _table(options: argparse.Namespace) -> int:

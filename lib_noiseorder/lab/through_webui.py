@@ -21,6 +21,8 @@ from .evaluation import Figures, Outcome, figures_of, pairs_of
 from .oracle import Oracle
 from .sd1 import GUIDANCE, SIZE, STEPS, for_oracle
 
+ARMS = ("plain", "ordered", "equal-cost")
+
 Progress = Callable[[str, int, int], None]
 
 
@@ -37,7 +39,7 @@ class WebUI:
 
     url: str
     checkpoint: str = "shapes-sd1"
-    sampler: str = "DDIM"
+    sampler: str = "Euler"
     seconds: float = 300
 
     def picture(self, prompt: str, seed: int, steps: int, settings: NoiseOrderSettings | None) -> tuple[np.ndarray, str]:
@@ -86,7 +88,7 @@ def compare(
     """
     prompts, seeds, groups = pairs_of(pairs, seed)
     oracle, outcomes, steps = Oracle(), {}, STEPS
-    for arm in ("plain", "ordered", "equal-cost"):
+    for arm in ARMS:
         pictures, extra = [], 0.0
         for done, (prompt, noise_seed) in enumerate(zip(prompts, seeds), 1):
             wish = settings if arm == "ordered" else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lib_noiseorder
-from lib_noiseorder import KNOBS
+from lib_noiseorder.cli import controls_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "lib_noiseorder"
@@ -56,15 +56,7 @@ def test_public_names_exist():
 
 
 def test_readme_has_the_table_of_controls_made_from_the_knobs():
-    assert knob_table() in (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def knob_table() -> str:
-    rows = ["| control | API key | default | range | what it does |", "|---|---|---|---|---|"]
-    for knob in KNOBS:
-        default = str(knob.default).lower() if knob.kind is bool else knob.default
-        rows.append(f"| {knob.label} | `{knob.name}` | {default} | {knob.range} | {knob.help} |")
-    return "\n".join(rows)
+    assert controls_table() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_changelog_knows_the_version():

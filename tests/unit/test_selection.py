@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from lib_noiseorder.denoiser import NoiseLevel
-from lib_noiseorder.selection import AUTOMATIC, LIGHT, ONE_GLANCE, SelectionPlan, extra_evaluations, plan_for, select
+from lib_noiseorder.selection import (
+    AUTOMATIC,
+    COST_LIMIT,
+    LIGHT,
+    ONE_GLANCE,
+    SelectionPlan,
+    extra_evaluations,
+    plan_for,
+    select,
+)
 
 SHAPES = [(4, 8, 8), (4, 3, 8, 8), (16, 8), (8,)]
 PLANS = [
@@ -193,3 +202,22 @@ def test_draws_and_predictions_of_unequal_shapes_are_refused():
 def test_plans_out_of_range_are_refused(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         SelectionPlan(**values)
+
+
+@pytest.mark.parametrize("family", ["eps", "flow"])
+@pytest.mark.parametrize("guidance", [1.0, 7.0])
+@pytest.mark.parametrize("follows", [True, False])
+@pytest.mark.parametrize("steps", [1, 4, 8, 16, 20, 50])
+def test_automatic_stays_within_its_cost_limit_at_any_number_of_steps(family, guidance, follows, steps):
+    plan, _ = plan_for("automatic", family, guidance, follows, steps=steps)
+    per_step = 1 if guidance == 1 else 2
+    assert extra_evaluations(plan, guidance, follows) <= COST_LIMIT * per_step * steps
+    assert plan.steps <= steps
+    if steps >= 16 and guidance != 1:
+        assert plan.draws > 1
+    assert plan_for("automatic", family, guidance, follows, draws=4, steps=steps)[0].draws == 4
+
+
+def test_a_plan_follows_the_same_share_of_the_steps():
+    assert [plan_for("automatic", "eps", 7.0, steps=steps)[0].steps for steps in (16, 32, 64)] == [5, 10, 20]
+    assert plan_for("automatic", "eps", 7.0, follows=False, steps=32)[0].steps == 1

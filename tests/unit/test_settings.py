@@ -26,6 +26,8 @@ BAD = {
     "detail_timestep": [{}],
     "selection": ["on", False, None],
     "selection_draws": [-1, 17, 1.5, True],
+    "compare_with_off": [1, "yes"],
+    "show_injected": [None, 0],
 }
 
 
