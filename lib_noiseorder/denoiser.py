@@ -6,7 +6,8 @@ A noisy latent is x_t = alpha·x0 + sigma·eps, with x0 the clean latent and eps
     k-diffusion / EDM              alpha = 1,       sigma = σ
     rectified flow                 alpha = 1 − t,   sigma = t
 
-Key timesteps are fractions of the model's own noise schedule: 1 is its noisiest level, 0 its cleanest. The core
+Key timesteps are fractions of the model's own noise schedule, 1 its noisiest level, 0 its cleanest: t / T of the training
+timesteps for eps- and v-models, the noise share t itself for flow models, whatever a sampler shifts. The core
 always hands over *unit-variance pure noise* z, shown to the model as if it were the latent of that level.
 
 A denoiser answers with the prediction that points along the noise: eps for eps-, v- and x0-models, the velocity

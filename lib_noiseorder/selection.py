@@ -333,7 +333,7 @@ AUTOMATIC: Mapping[str, SelectionPlan] = {
     "flow": SelectionPlan(draws=2, steps=4, preview_share=None, question="dispute", judging_share=0.1),
 }
 """The best confirmed plan at no more than 40 % more evaluations, by kind of model; docs/evidence.md has the figures."""
-AUTOMATIC_NOISE_SCALE: Mapping[str, float] = {"eps": 0.8, "flow": 0.95}
+AUTOMATIC_NOISE_SCALE: Mapping[str, float] = {"eps": 1.0, "flow": 0.95}
 """What Automatic multiplies the draws by."""
 ONE_GLANCE: Mapping[str, SelectionPlan] = {
     "eps": SelectionPlan(draws=3, steps=1, preview_share=0.87, question="prompted", judging_share=0.8),

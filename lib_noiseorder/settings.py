@@ -202,7 +202,7 @@ class NoiseOrderSettings:
     show_injected: bool = _knob(
         False,
         "Show what is injected",
-        "Add a strip per picture to the gallery: the noise before and after with their spectra, and what the model saw in it.",
+        "Add a sheet per picture to the gallery: the noise before and after with their spectra, and what the model saw in it.",
     )
 
     def __post_init__(self) -> None:

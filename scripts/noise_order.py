@@ -29,5 +29,8 @@ if hasattr(scripts.Script, "process_before_every_sampling"):
         def postprocess_batch(self, p, *args, **kwargs):
             extension.end_batch(p)
 
+        def postprocess(self, p, processed, *args):
+            extension.end_job(p, processed, args, self.args_from)
+
 else:
     print("Noise Order: not loaded. It needs AUTOMATIC1111 1.10 or newer, or Forge (process_before_every_sampling is missing).")

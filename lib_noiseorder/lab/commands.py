@@ -34,6 +34,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     webui.add_argument("--checkpoint", default="shapes-sd1", help="as the WebUI lists it (default: %(default)s)")
     webui.add_argument("--sampler", default="Euler", help="default: %(default)s")
     webui.add_argument("--preset", default=RECOMMENDED, choices=list(PRESETS), help="default: %(default)s")
+    webui.add_argument("--arms", default="plain,ordered,equal-cost", help="comma-separated (default: %(default)s)")
     webui.add_argument("--json", action="store_true", help="print the figures as JSON")
     webui.set_defaults(run=_webui)
 
@@ -63,9 +64,12 @@ def _webui(options: argparse.Namespace) -> int:
 
     webui = WebUI(options.url, options.checkpoint, options.sampler)
     settings = NoiseOrderSettings(enabled=True, preset=options.preset)
-    bar = _Bar(options.checkpoint, list(ARMS), options.quiet)
+    arms = [name.strip() for name in options.arms.split(",")]
+    if unknown := set(arms) - set(ARMS):
+        raise ValueError(f"unknown arm {min(unknown)!r}; there are {', '.join(ARMS)}")
+    bar = _Bar(options.checkpoint, arms, options.quiet)
     try:
-        figures = compare(webui, settings, options.pairs, options.seed, bar)
+        figures = compare(webui, settings, options.pairs, options.seed, arms, bar)
     finally:
         bar.close()
     _show(options.checkpoint, figures, options.json, details=False)

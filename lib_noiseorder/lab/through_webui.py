@@ -9,7 +9,7 @@ import math
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,12 @@ class WebUI:
 
 
 def compare(
-    webui: WebUI, settings: NoiseOrderSettings, pairs: int, seed: int, progress: Progress = lambda *_: None
+    webui: WebUI,
+    settings: NoiseOrderSettings,
+    pairs: int,
+    seed: int,
+    arms: Sequence[str] = ARMS,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Figures]:
     """Plain pictures, ordered ones, and plain ones with as many more steps as the ordering costs; same prompts and seeds.
 
@@ -78,17 +83,18 @@ def compare(
         settings: how the noise is ordered.
         pairs: prompt-seed pairs per arm.
         seed: decides prompts and seeds.
+        arms: which of ARMS, in their order; "plain" is always drawn.
         progress: told after every picture.
 
     Returns:
-        Figures by arm: "plain", "ordered", "equal-cost". The evaluations are those of the sampler plus those announced.
+        Figures by arm. The evaluations are those of the sampler plus those announced.
 
     Raises:
         OSError: as `WebUI.picture`, or an ordered picture whose infotext says that the ordering was skipped.
     """
     prompts, seeds, groups = pairs_of(pairs, seed)
     oracle, outcomes, steps = Oracle(), {}, STEPS
-    for arm in ARMS:
+    for arm in (arm for arm in ARMS if arm == "plain" or arm in arms):
         pictures, extra = [], 0.0
         for done, (prompt, noise_seed) in enumerate(zip(prompts, seeds), 1):
             wish = settings if arm == "ordered" else None

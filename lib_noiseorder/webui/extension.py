@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import HTTPException
+from modules import errors
 
 from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings, SettingsError
+from . import outcome, showing, twin
 from .session import Session, forget
 
 
@@ -16,6 +18,8 @@ def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:
 
     The hosts log and swallow what a hook raises, so the job's own `init`, which runs next, raises it.
     """
+    outcome.forget(p)
+    showing.taken(p)
     try:
         NoiseOrderSettings.from_args(args)
     except SettingsError as error:
@@ -58,3 +62,31 @@ def end_batch(p: Any) -> None:
     session = Session.of(p)
     if session is not None:
         session.close(p)
+
+
+def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
+    """`postprocess`: add the plain twins and the sheets that were asked for to the gallery.
+
+    Args:
+        processed: what the host is about to show.
+        switch: where in the job's script arguments our first one stands.
+    """
+    outcome.forget(p)
+    shown = showing.taken(p)
+    try:
+        settings = NoiseOrderSettings.from_args(args)
+    except SettingsError:
+        return
+    if not settings.enabled:
+        return
+    extras = []
+    if settings.compare_with_off:
+        extras.append(("the plain twins", lambda: twin.add_plain_twins(p, processed, switch)))
+    if shown:
+        extras.append(("the sheets of what was injected", lambda: showing.add_sheets(shown, processed)))
+    for what, add in extras:
+        try:
+            add()
+        except Exception as error:
+            errors.report(f"{INFOTEXT_PREFIX}: {what} failed", exc_info=True)
+            processed.comments += f"{INFOTEXT_PREFIX}: {what} failed, {type(error).__name__}: {error}\n"

@@ -53,7 +53,7 @@ class HostModel:
     # -- Denoiser --------------------------------------------------------------------------------------------------
 
     def __call__(self, noise: Tensor, timestep: float) -> Tensor:
-        level = self._level(self._sigmas[round(timestep * (len(self._sigmas) - 1))].item())
+        level = self.level(timestep) if self._flow else self._at(timestep)
         x = noise if self._flow else noise * (level.sigma**2 + 1) ** 0.5
         return along_noise(self.predict(x, level), x, level, "x0", flow=self._flow)
 
@@ -84,6 +84,9 @@ class HostModel:
     @cached_property
     def _course(self):
         return sampler_course(self._p, self._latent, self._sigmas, self._flow)
+
+    def _at(self, timestep: float) -> NoiseLevel:
+        return self._level(self._sigmas[round(timestep * (len(self._sigmas) - 1))].item())
 
     def _level(self, sigma: float) -> NoiseLevel:
         return NoiseLevel.flow(sigma) if self._flow else NoiseLevel(1.0, sigma)

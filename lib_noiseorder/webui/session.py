@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from ..settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
 from .draws import extra_draws
 from .host_model import HostModel, model_function
 from .memory import Memory
+from .outcome import note_batch
 from .probe import Interrupted, Sampling, ask_model
+from .showing import Showing
 
 _ON_JOB = "_noise_order_session"
 
@@ -28,6 +31,8 @@ class Session:
         self.settings = settings
         self.report: Report | None = None
         self.finished = False
+        self._showing = Showing() if settings.show_injected else None
+        self._started = time.perf_counter()
         self._memory: Memory | None = None
         self._unhook: list[Callable[[], None]] = []
 
@@ -87,10 +92,14 @@ class Session:
         unit = noise / multiplier if multiplier != 1 else noise
         asks = "injection" if settings.selection == "off" else "selection and injection"
         try:
+            if self._showing:
+                self._showing.add("noise before", self._draw(1))
             if settings.asks_the_model:
                 ordered = ask_model(sampling, unit, lambda model: self._work(unit, model))
             else:
                 ordered = inject_semantics(settings, unit, None, report).noise
+            if self._showing:
+                self._showing.add("noise after", ordered)
             if ordered is not unit:
                 noise = ordered * multiplier if multiplier != 1 else ordered
         except Interrupted:
@@ -109,9 +118,19 @@ class Session:
         def candidate(k: int) -> Tensor:
             return unit if k == 1 else erased_candidate(settings, self._draw, k).to(unit)
 
-        noise = select_candidate(settings, candidate, model, report)
-        self._memory = model.memory if report.saved_evaluations else None
-        return inject_semantics(settings, noise, model, report).noise
+        with self._watching(model):
+            noise = select_candidate(settings, candidate, model, report)
+            self._memory = model.memory if report.saved_evaluations else None
+            if self._showing and report.chosen:
+                self._showing.add_candidates()
+            ordered = inject_semantics(settings, noise, model, report).noise
+            if self._showing and report.correlation is not None:
+                self._showing.add_predictions(settings)
+                self._showing.add("injected", _unit(ordered / settings.noise_scale - noise))
+        return ordered
+
+    def _watching(self, model: HostModel) -> AbstractContextManager[None]:
+        return self._showing.watching(model) if self._showing else nullcontext()
 
     @contextmanager
     def _remembering(self, p: Any) -> Iterator[None]:
@@ -140,6 +159,9 @@ class Session:
             self._finish(p)
         if Session.of(p) is self:
             delattr(p, _ON_JOB)
+        if self._showing:
+            self._showing.keep(p)
+        note_batch(p, self.report, time.perf_counter() - self._started)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -175,6 +197,10 @@ class Session:
         for reason in self.report.skipped:
             print(f"{INFOTEXT_PREFIX}: skipped {reason}")
             p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}")
+
+
+def _unit(direction: Tensor) -> Tensor:
+    return direction / direction.std().clamp(min=1e-9)
 
 
 def outcome_infotext(report: Report) -> dict[str, Any]:

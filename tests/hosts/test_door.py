@@ -1,9 +1,16 @@
 """The script as a WebUI loads it, and its panel."""
 
+import html
+import itertools
+import json
+import re
+
 import gradio
 import pytest
 
 from lib_noiseorder import KNOBS, NoiseOrderSettings
+from lib_noiseorder.ordering import Report
+from lib_noiseorder.selection import extra_evaluations, plan_for
 from lib_noiseorder.settings import PRESETS
 
 from .double.host import REPOSITORY, DoubleHost, _load
@@ -12,6 +19,19 @@ from .double.host import REPOSITORY, DoubleHost, _load
 @pytest.fixture(scope="module")
 def host():
     return DoubleHost("eps")
+
+
+@pytest.fixture
+def panel(host, tmp_path):
+    """A panel whose presets are in a folder of the test's own."""
+    from lib_noiseorder.webui.panel import Panel
+    from lib_noiseorder.webui.presets import SavedPresets
+
+    with gradio.Blocks() as page:
+        made = Panel("txt2img", SavedPresets(tmp_path / "presets.json"))
+    made.page = page
+    made.by_name = {knob.name: control for knob, control in zip(KNOBS, made.components)}
+    return made
 
 
 def test_a_webui_without_the_hook_is_refused_with_one_line(host, monkeypatch, capsys):
@@ -40,21 +60,138 @@ def test_the_panel_has_one_control_per_knob_in_their_order(host):
             assert (control.minimum, control.maximum, control.step) == (knob.minimum, knob.maximum, knob.step)
 
 
-def test_ids_are_there_and_differ_between_the_tabs(host):
-    ids = [control.elem_id for is_img2img in (False, True) for control in controls(is_img2img)[1]]
-    assert all(ids) and len(set(ids)) == len(ids)
+def test_every_component_has_an_id_and_none_twice_in_either_tab(host):
+    ids = []
+    for is_img2img in (False, True):
+        page, _ = controls(is_img2img)
+        kinds = (gradio.Slider, gradio.Dropdown, gradio.Checkbox, gradio.Button, gradio.Textbox, gradio.Accordion)
+        own = [block for block in page.blocks.values() if isinstance(block, kinds)]
+        ids += [block.elem_id for block in own]
+        lines = [block.value for block in page.blocks.values() if isinstance(block, gradio.HTML)]
+        ids += [found[1] for line in lines if (found := re.search(r'id="(\w+)"', line))]
+    assert all(ids) and len(set(ids)) == len(ids) > 2 * len(KNOBS)
 
 
-def test_choosing_a_preset_shows_its_values_and_touching_one_makes_it_custom(host):
+def test_labels_of_what_the_host_saves_are_unique(host):
     page, made = controls(False)
-    functions = [function for function in page.fns.values() if function.fn is not None]
-    by_name = {knob.name: control for knob, control in zip(KNOBS, made)}
-    (show,) = [function for function in functions if function.targets[0][0] == by_name["preset"]._id]
-    shown = dict(zip((component._id for component in show.outputs), show.fn("Paper")))
-    for name, value in PRESETS["Paper"].items():
-        assert shown[by_name[name]._id]["value"] == value
-    touched = [function for function in functions if function.targets[0][0] == by_name["strength"]._id]
-    assert touched[0].fn() == "Custom" and touched[0].outputs == [by_name["preset"]]
+    saved = [block.label for block in page.blocks.values() if block in made]
+    assert len(set(saved)) == len(saved)
+    others = [block for block in page.blocks.values() if isinstance(block, (gradio.Button, gradio.Textbox))]
+    assert others and all(block.do_not_save_to_config for block in others)
+
+
+def shown(panel, name):
+    """What choosing a preset sets: values by knob, and the message."""
+    (choose,) = [f for f in panel.page.fns.values() if f.fn is not None and f.targets[0] == (panel._menu._id, "input")]
+    *updates, message = choose.fn(name)
+    of = {panel.by_name[knob.name]._id: knob.name for knob in KNOBS}
+    return {of[c._id]: u["value"] for c, u in zip(choose.outputs, updates) if "value" in u}, message
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_choosing_a_preset_shows_its_values(panel, name):
+    values, _ = shown(panel, name)
+    assert values == {"preset": name, **PRESETS[name]}
+
+
+def test_touching_a_control_makes_the_preset_custom_without_asking_the_server(panel):
+    (touched,) = [f for f in panel.page.fns.values() if f.targets and f.targets[0][0] == panel.by_name["strength"]._id]
+    assert touched.fn is None and touched.js == '() => ["Custom", "Custom"]'
+    assert touched.outputs == [panel.by_name["preset"], panel._menu]
+
+
+def test_presets_are_saved_shown_and_deleted(panel):
+    controls = [value for name, value in NoiseOrderSettings(strength=0.3).to_dict().items() if name not in NOT_A_PRESETS]
+    menu, name, message = panel._saved_as("mine", "Custom", *controls)
+    assert menu["choices"] == [*PRESETS, "mine"] and menu["value"] == "mine" and name == "" and "Saved as" in message
+    values, _ = shown(panel, "mine")
+    assert values["strength"] == 0.3 and values["preset"] == "Custom" and "enabled" not in values
+    assert panel._refreshed("Custom", "mine")[0]["value"] == "mine"
+    preset, menu, message = panel._deleted("mine")
+    assert preset == "Custom" and menu["choices"] == list(PRESETS) and "Deleted" in message
+    assert panel._refreshed("Paper", "mine")[0]["value"] == "Paper"
+    assert "there is no preset" in shown(panel, "mine")[1]
+
+
+NOT_A_PRESETS = ("enabled", "preset", "compare_with_off", "show_injected")
+
+
+def test_what_cannot_be_saved_or_deleted_is_told_and_escaped(panel):
+    controls = [value for name, value in NoiseOrderSettings().to_dict().items() if name not in NOT_A_PRESETS]
+    assert "Not saved: &#x27;paper&#x27; is built in" in panel._saved_as("paper", "Custom", *controls)[2]
+    controls[1] = 9
+    assert "strength = 9 is not" in panel._saved_as("mine", "Custom", *controls)[2]
+    assert "Not deleted" in panel._deleted("Paper")[2]
+    assert "<script>" not in panel._deleted("<script>")[2]
+
+
+def test_a_broken_preset_file_does_not_stop_the_panel_and_is_told_there(host, tmp_path):
+    from lib_noiseorder.webui.panel import Panel
+    from lib_noiseorder.webui.presets import SavedPresets
+
+    (tmp_path / "presets.json").write_text("{")
+    with gradio.Blocks():
+        panel = Panel("txt2img", SavedPresets(tmp_path / "presets.json"))
+    assert "set aside as presets.broken-1.json" in panel._message.value
+
+
+def test_the_facts_for_the_cost_line_are_those_of_the_code_that_does_the_work(host, panel):
+    facts = json.loads(html.unescape(re.search('data-facts="(.*?)"', panel._facts.value)[1]))
+    assert facts["ranges"]["strength"] == {"label": "Strength", "minimum": -2.0, "maximum": 2.0, "whole": False}
+    assert len(panel._facts.value) < 20_000, "this goes to every page"
+    for family, steps, draws in itertools.product(("eps", "flow"), (1, 7, 20, 150), (0, 2, 3, 16)):
+        for guidance, kind in ((1.0, "automatic unguided straight"), (5.0, "automatic guided straight")):
+            courses = facts["selection"][family][kind]
+
+            def at(course, steps=steps):
+                return [cost for first, cost in course if first <= steps][-1]
+
+            announced = at(courses["2"]) + (draws - 2) * (at(courses["3"]) - at(courses["2"])) if draws else at(courses["own"])
+            plan, _ = plan_for("automatic", family, guidance, True, draws, steps)
+            whole = extra_evaluations(plan, guidance, True)
+            assert announced - whole in ((0,) if guidance == 1 else (0, 1)), "half a remembered answer saves nothing"
+
+
+def test_the_kind_of_checkpoint_is_looked_up_without_loading_one(host, monkeypatch):
+    from types import SimpleNamespace
+
+    from modules import sd_models
+
+    from lib_noiseorder.webui.facts import loaded_family
+
+    class FakeInitialModel:
+        """Forge's, before anything is loaded."""
+
+    def loaded(**data):
+        monkeypatch.setattr(sd_models, "model_data", SimpleNamespace(**data), raising=False)
+        return loaded_family()
+
+    assert loaded(sd_model=None) is None
+    assert loaded(sd_model=sd_models.EpsCheckpoint()) == "eps"
+    forge = {"forge_loading_parameters": {"checkpoint": "a"}}
+    assert loaded(sd_model=sd_models.FlowCheckpoint(), forge_hash="{'checkpoint': 'a'}", **forge) == "flow"
+    assert loaded(sd_model=sd_models.FlowCheckpoint(), forge_hash="another", **forge) is None
+    assert loaded(sd_model=FakeInitialModel(), forge_hash="{'checkpoint': 'a'}", **forge) is None
+
+
+def test_one_line_says_what_happened(host):
+    from lib_noiseorder.webui.outcome import outcome_line
+
+    first = Report(evaluations=12, saved_evaluations=2, seconds=1.0, std_before=1.0, std_after=0.8, chosen=[2, 1])
+    second = Report(evaluations=12, saved_evaluations=2, seconds=1.5, std_before=1, std_after=0.9, chosen=[3], correlation=0.25)
+    assert outcome_line([(first, 4.0), (second, 6.0)]) == (
+        "Noise Order: 10 extra evaluations per picture, 2.50 s (25% of the time), noise 2, 1, 3 chosen, "
+        "mean 0.000 → 0.000, standard deviation 1.000 → 0.850, correlation 0.250"
+    )
+    assert outcome_line([(Report(), 2.0)]) == "Noise Order: 0 extra evaluations per picture, 0.00 s (0% of the time)"
+
+
+def test_a_job_of_several_batches_has_one_line(host):
+    from .client import noise_order
+
+    host.txt2img(n_iter=3, **noise_order())
+    lines = [comment for comment in host.comments if "extra evaluation" in comment]
+    assert len(lines) == 1 and lines[0].startswith("Noise Order: 3 extra evaluations per picture, ")
 
 
 def test_pasting_foreign_infotext_switches_off_and_bad_values_touch_nothing(host):
@@ -65,3 +202,103 @@ def test_pasting_foreign_infotext_switches_off_and_bad_values_touch_nothing(host
     assert pasted["enabled"]({"Steps": "20"}) is False and pasted["strength"]({"Steps": "20"}) is None
     assert pasted["strength"]({"Noise Order strength": "0.3"}) == 0.3
     assert pasted["strength"]({"Noise Order strength": "9"}) is None
+
+
+@pytest.mark.parametrize(
+    "settings, captions",
+    [
+        ({}, ["noise before", "layout at 0.9", "structure at 0.5", "detail at 0.1", "injected", "noise after"]),
+        ({"detail_weight": 0}, ["noise before", "layout at 0.9", "structure at 0.5", "injected", "noise after"]),
+        ({"strength": 0}, ["noise before", "noise after"]),
+        ({"preset": "Light"}, ["noise before", "seen in noise 1", "seen in noise 2", "noise after"]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("family", ["eps", "flow"])
+def test_a_sheet_per_picture_shows_what_was_injected(host, family, settings, captions, monkeypatch):
+    from modules import errors
+
+    from lib_noiseorder.webui import showing
+
+    from .client import difference, noise_order
+
+    host = DoubleHost(family)
+    sheets, add = [], showing.add_sheets
+    monkeypatch.setattr(showing, "add_sheets", lambda batches, processed: (add(batches, processed), sheets.append(processed)))
+    errors.reports.clear()
+    shown = host.txt2img(batch_size=2, steps=8, **noise_order(show_injected=True, **settings))
+    (processed,) = sheets
+    assert [text.split(": ", 1)[0] for text in processed.infotexts[-2:]] == ["Noise Order, seed 1", "Noise Order, seed 2"]
+    seen = [caption for caption in processed.infotexts[-1].split(": ", 1)[1].split(", ") if "spectrum" not in caption]
+    assert seen == captions and processed.images[-1].size[0] > processed.images[-1].size[1] > 0
+    assert errors.reports == []
+    assert difference(shown, host.txt2img(batch_size=2, steps=8, **noise_order(**settings))) == 0, "looking changed it"
+
+
+class Shown:
+    """What a host is about to show: pictures by name, a grid first where there is one."""
+
+    def __init__(self, *images, texts=None, grid=False):
+        self.images, self.infotexts = [*images], [*(texts if texts is not None else images)]
+        self.index_of_first_image, self.comments = int(grid), ""
+
+
+def compared(monkeypatch, processed, twins, **job):
+    from types import SimpleNamespace
+
+    from modules import processing, shared
+
+    from lib_noiseorder.webui import twin
+
+    made = []
+    monkeypatch.setattr(processing, "process_images", lambda p: made.append(p) or Shown(*twins))
+    monkeypatch.setattr(shared.state, "job_count", 1, raising=False)
+    p = SimpleNamespace(
+        n_iter=1, script_args=("other", True, "Paper"), all_seeds=[7, 8], all_subseeds=[1, 2], all_prompts=["a", "b"],
+        all_negative_prompts=["", ""], styles=["painting"], extra_generation_params={"Noise Order preset": "Paper", "ENSD": 1},
+        comments={}, do_not_save_grid=False, **job,
+    )  # fmt: skip
+    before = dict(vars(p))
+    twin.add_plain_twins(p, processed, 1)
+    assert vars(p) == before, "the job itself is left alone"
+    return made
+
+
+def test_the_plain_twin_is_the_same_job_with_the_switch_off(host, monkeypatch):
+    processed = Shown("A", "B")
+    (plain,) = compared(monkeypatch, processed, ["a", "b"])
+    assert processed.images == processed.infotexts == ["A", "a", "B", "b"]
+    assert plain.script_args == ["other", False, "Paper"] and plain.seed == [7, 8] and plain.prompt == ["a", "b"]
+    assert plain.styles == [] and plain.extra_generation_params == {"ENSD": 1} and plain.do_not_save_grid
+
+
+def test_twins_find_their_place_beside_grids_and_masks(host, monkeypatch):
+    grid = Shown("grid", "A", "B", grid=True)
+    compared(monkeypatch, grid, ["a", "b"])
+    assert grid.images == ["grid", "A", "a", "B", "b"]
+    masked = Shown("A", "mask of A", texts=["A"])
+    compared(monkeypatch, masked, ["a"])
+    assert masked.images == ["A", "mask of A", "a"]
+
+
+def test_an_interrupted_job_gets_no_twins(host, monkeypatch):
+    monkeypatch.setattr(host.shared.state, "interrupted", True)
+    assert compared(monkeypatch, Shown("A"), ["a"]) == []
+
+
+def test_a_failing_twin_costs_the_comparison_only(host, monkeypatch):
+    from types import SimpleNamespace
+
+    from modules import errors
+
+    from lib_noiseorder.webui import extension, twin
+
+    def fail(*_):
+        raise RuntimeError("out of twins")
+
+    monkeypatch.setattr(twin, "add_plain_twins", fail)
+    processed, args = Shown("A"), [{"enabled": True, "compare_with_off": True}]
+    extension.end_job(SimpleNamespace(), processed, args, 0)
+    assert processed.images == ["A"]
+    assert processed.comments == "Noise Order: the plain twins failed, RuntimeError: out of twins\n"
+    errors.reports.clear()

@@ -107,7 +107,9 @@ def test_words_become_the_ids_that_clip_gives_them():
     ids = sd1.token_ids(["A red circle, left of three triangles"])
     assert ids[0, :11].tolist() == [49406, 320, 736, 7117, 267, 1823, 539, 2097, 924, 18627, 49407]
     assert ids.shape == (1, 77) and (ids[0, 11:] == 49407).all()
-    assert torch.equal(sd1.tokenizer()("A red circle, left of three triangles", padding="max_length", return_tensors="pt").input_ids, ids)
+    assert torch.equal(
+        sd1.tokenizer()("A red circle, left of three triangles", padding="max_length", return_tensors="pt").input_ids, ids
+    )
     with pytest.raises(ValueError, match="purple"):
         sd1.token_ids(["purple circle"])
 
@@ -126,7 +128,9 @@ def test_plain_noise_gives_what_is_asked_for_far_more_often_than_by_chance(model
 def test_the_pipeline_draws_the_same_picture_from_the_same_noise(model):
     noise = torch.randn(1, 4, sd1.LATENT, sd1.LATENT, generator=torch.Generator().manual_seed(2))
     pipeline = model.pipeline()
-    pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True)
+    pipeline.scheduler = type(pipeline.scheduler).from_config(
+        pipeline.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True
+    )
     pipeline.set_progress_bar_config(disable=True)
     text = "red circle left of blue square"
     theirs = pipeline(text, latents=noise.clone(), num_inference_steps=8, guidance_scale=4.0, output_type="pt").images

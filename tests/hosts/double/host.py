@@ -51,7 +51,8 @@ class DoubleHost:
                 controls = script.ui(False) or []
                 self.defaults += [control.value for control in controls]
                 script.args_to = len(self.defaults)
-                self.fields += [(script.args_from + controls.index(c), pasted) for c, pasted in script.infotext_fields or []]
+                pasted = [(c, function) for c, function in script.infotext_fields or [] if c in controls]
+                self.fields += [(script.args_from + controls.index(c), function) for c, function in pasted]
 
     def txt2img(self, **payload):
         return self._generate(self.processing.Txt2Img, payload)

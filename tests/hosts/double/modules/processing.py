@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import torch
 from modules import errors, rng, sd_samplers, shared
@@ -101,4 +102,5 @@ def process_images(p):
         texts += [infotext(p, index) for index in range(p.batch_size)]
         if shared.state.interrupted:
             break
+    p.scripts.postprocess(p, SimpleNamespace(images=list(latents), infotexts=list(texts), comments=""))
     return torch.cat(latents), texts, list(p.comments)

@@ -15,6 +15,8 @@ class Script:
 
     def postprocess_batch(self, p, *args, **kwargs): ...
 
+    def postprocess(self, p, processed, *args): ...
+
 
 class ScriptRunner:
     """Runs the hooks; an exception in one is reported and does not stop the job, as in the real hosts."""
@@ -23,13 +25,13 @@ class ScriptRunner:
         self.alwayson_scripts = scripts
 
     def __getattr__(self, hook):
-        def run(p, **kwargs):
+        def run(p, *first, **kwargs):
             from modules import errors
 
             for script in self.alwayson_scripts:
                 args = p.script_args[script.args_from : script.args_to]
                 try:
-                    getattr(script, hook)(p, *args, **kwargs)
+                    getattr(script, hook)(p, *first, *args, **kwargs)
                 except Exception:
                     errors.report(f"Error running {hook}", exc_info=True)
 

@@ -1,0 +1,192 @@
+"""Ordered noise for TRELLIS, text or image to 3D: both of a pipeline's samplers, in place, until undone.
+
+    with order_trellis(pipeline, settings) as ordered:
+        outputs = pipeline.run(image, seed=1)
+    print(ordered.reports)
+
+Structure noise is dense [N, C, r, r, r]; the noise of structured latents is sparse, features [M, C] of which every sample
+has a slice. TRELLIS itself is not imported: whoever has a pipeline has it already.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..denoiser import NoiseLevel
+from ..ordering import OrderedNoise, Report, order_noise
+from ..settings import INFOTEXT_PREFIX, RECOMMENDED, NoiseOrderSettings
+from .draws import further_draws
+
+SAMPLERS = ("sparse_structure_sampler", "slat_sampler")
+
+
+class OrderedTrellis:
+    """A pipeline whose samplers start from ordered noise; a context manager that undoes it.
+
+    Attributes:
+        reports: what happened, one per sampler run (sparse noise: per sample of it).
+    """
+
+    def __init__(self, pipeline: Any, settings: NoiseOrderSettings):
+        self.reports: list[Report] = []
+        self._samplers = [getattr(pipeline, name) for name in SAMPLERS]
+        for sampler in self._samplers:
+            vars(sampler)["sample"] = functools.partial(_sample, sampler, sampler.sample, settings, self.reports)
+
+    def undo(self) -> None:
+        """Give the samplers their own functions back; a second time changes nothing."""
+        while self._samplers:
+            vars(self._samplers.pop()).pop("sample", None)
+
+    def __enter__(self) -> OrderedTrellis:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.undo()
+
+
+def order_trellis(pipeline: Any, settings: NoiseOrderSettings | Mapping[str, Any] | None = None) -> OrderedTrellis:
+    """Let a TRELLIS pipeline's samplers start from ordered noise, until `undo` is called on what comes back.
+
+    Args:
+        pipeline: a TrellisImageTo3DPipeline or TrellisTextTo3DPipeline. Seeds, sampler parameters and several images
+            work as ever; the global random state is drawn from by TRELLIS alone.
+        settings: what to do; a mapping is read by `NoiseOrderSettings.from_dict`. Without them the recommended preset.
+
+    Raises:
+        TypeError: no TRELLIS pipeline, or samplers that are not its flow samplers.
+        ValueError: settings that cannot be used, or a pipeline that is ordered already.
+        What the model raises passes through its samplers.
+    """
+    if settings is None:
+        settings = NoiseOrderSettings(enabled=True, preset=RECOMMENDED)
+    elif not isinstance(settings, NoiseOrderSettings):
+        settings = NoiseOrderSettings.from_dict(settings)
+    for name in SAMPLERS:
+        sampler = getattr(pipeline, name, None)
+        if sampler is None:
+            raise TypeError(f"{INFOTEXT_PREFIX}: a {type(pipeline).__name__} has no {name}; it is no TRELLIS pipeline")
+        if not all(hasattr(sampler, part) for part in ("sample", "_inference_model", "_v_to_xstart_eps", "sigma_min")):
+            raise TypeError(f"{INFOTEXT_PREFIX}: {name} is a {type(sampler).__name__}, not one of TRELLIS' flow samplers")
+        if "sample" in vars(sampler):
+            raise ValueError(f"{INFOTEXT_PREFIX}: the pipeline's {name} is replaced already; undo that first")
+    return OrderedTrellis(pipeline, settings)
+
+
+class FlowModel:
+    """A sampler's model for one prompt; `lib_noiseorder.denoiser.Denoiser` and `lib_noiseorder.selection.Preview`.
+
+    x = (1 − t)·x0 + (sigma_min + (1 − sigma_min)·t)·eps, and the model predicts the velocity. It is asked below the
+    sampler's guidance. Where the pipeline was given several images for one object, the questions take turns.
+    """
+
+    family = "flow"
+    follows = False
+    """Nothing is remembered for the sampler."""
+
+    def __init__(self, sampler: Any, model: Any, call: Mapping[str, Any], sparse: Any | None):
+        self._sampler, self._model, self._sparse = sampler, model, sparse
+        self._cond, self._neg_cond = call["cond"], call.get("neg_cond")
+        self._several = "_old_inference_model" in vars(sampler)  # how TRELLIS marks runs with several images
+        self._asked = 0
+        low, high = call.get("cfg_interval", (0.0, 1.0))
+        guided = self._neg_cond is not None and low <= 1 <= high
+        self.guidance = 1 + float(call.get("cfg_strength", 0.0)) if guided else 1.0
+        steps, shift = call["steps"], call["rescale_t"]
+        times = [1 - number / steps for number in range(steps)]
+        self._times = [shift * t / (1 + (shift - 1) * t) for t in times]
+        own = {"cond", "neg_cond", "cfg_interval", "cfg_strength", "steps", "rescale_t", "verbose"}
+        self._more = {name: value for name, value in call.items() if name not in own}
+        # guidance is added by subclasses; the first class of the line asks the model once, with one prompt
+        kinds = [kind for kind in type(sampler).__mro__ if "_inference_model" in vars(kind)]
+        self._inference = vars(kinds[-1])["_inference_model"]
+
+    # -- Denoiser --------------------------------------------------------------------------------------------------
+
+    def __call__(self, noise: Tensor, timestep: float) -> Tensor:
+        return self._velocity(noise, timestep, self._cond)
+
+    # -- Preview ---------------------------------------------------------------------------------------------------
+
+    @property
+    def levels(self) -> list[NoiseLevel]:
+        return [self.level(t) for t in self._times]
+
+    def start(self, noise: Tensor) -> Tensor:
+        return noise
+
+    def level(self, noise_share: float) -> NoiseLevel:
+        least = self._sampler.sigma_min
+        return NoiseLevel(1 - noise_share, least + (1 - least) * noise_share)
+
+    def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
+        return self._clean(x, level, self._cond)
+
+    def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return self._clean(x, level, self._cond), self._clean(x, level, self._neg_cond)
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _clean(self, x: Tensor, level: NoiseLevel, cond: Any) -> Tensor:
+        t = 1 - level.alpha
+        return self._sampler._v_to_xstart_eps(x_t=x, t=t, v=self._velocity(x, t, cond))[0]
+
+    def _velocity(self, x: Tensor, t: float, cond: Any) -> Tensor:
+        if self._several and cond is self._cond:
+            turn = self._asked % len(cond)
+            cond = cond[turn : turn + 1]
+            self._asked += 1
+        shown = x if self._sparse is None else self._sparse.replace(x[0])
+        with torch.no_grad():
+            velocity = self._inference(self._sampler, self._model, shown, t, cond, **self._more)
+        return velocity if self._sparse is None else velocity.feats[None]
+
+
+def _sample(
+    sampler: Any, original: Callable[..., Any], settings: NoiseOrderSettings, reports: list[Report], model: Any, noise: Any,
+    *args: Any, **kwargs: Any,
+) -> Any:  # fmt: skip
+    """Stands in for a sampler's `sample`: the questions, then the sampler with the ordered noise."""
+    bound = inspect.signature(original).bind(model, noise, *args, **kwargs)
+    bound.apply_defaults()
+    call = {name: value for name, value in bound.arguments.items() if name not in ("model", "noise", "kwargs")}
+    call |= bound.arguments.get("kwargs", {})
+
+    def order(first: Tensor, call: Mapping[str, Any], sparse: Any | None) -> OrderedNoise:
+        asked = FlowModel(sampler, model, call, sparse)
+        ordered = order_noise(settings, further_draws(first), asked, asked)
+        ordered.report.saved_evaluations = 0  # the sampler asks everything again
+        reports.append(ordered.report)
+        return ordered
+
+    if hasattr(noise, "feats"):
+        feats = []
+        for index, rows in enumerate(noise.layout):
+            feats.append(order(noise.feats[None, rows], _of_sample(call, index, noise), _alone(noise, rows)).noise[0])
+        noise = noise.replace(torch.cat(feats))
+    else:
+        noise = order(noise, call, None).noise
+    return original(model, noise, *args, **kwargs)
+
+
+def _alone(noise: Any, rows: slice) -> Any:
+    """One sample of a sparse tensor, as a sparse tensor of its own."""
+    coords = noise.coords[rows].clone()
+    coords[:, 0] = 0
+    return type(noise)(feats=noise.feats[rows], coords=coords)
+
+
+def _of_sample(call: Mapping[str, Any], index: int, noise: Any) -> dict[str, Any]:
+    """The call's arguments with the conditions of one sample."""
+    count = len(noise.layout)
+
+    def own(value: Any) -> Any:
+        return value[index : index + 1] if isinstance(value, Tensor) and len(value) == count > 1 else value
+
+    return {**call, **{name: own(call[name]) for name in ("cond", "neg_cond") if name in call}}

@@ -1,0 +1,87 @@
+"""Nodes for the tests inside ComfyUI: tiny random models of its own classes, prompts without a text encoder, a counter."""
+
+import hashlib
+
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.supported_models
+import torch
+from aiohttp import web
+from server import PromptServer
+
+CONFIGS = {
+    "sd15": (comfy.supported_models.SD15, {
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1, 1],
+        "transformer_depth": [0, 1], "transformer_depth_output": [0, 0, 1, 1], "transformer_depth_middle": 1,
+        "channel_mult": (1, 2), "context_dim": 16, "use_spatial_transformer": True, "use_linear_in_transformer": False,
+        "adm_in_channels": None, "num_classes": None, "legacy": False, "use_temporal_attention": False,
+    }),
+    "flux": (comfy.supported_models.Flux, {
+        "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 16, "context_in_dim": 16,
+        "hidden_size": 32, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [4, 6, 6],
+        "theta": 10000, "qkv_bias": True, "guidance_embed": True,
+    }),
+    "wan": (comfy.supported_models.WAN21_T2V, {
+        "image_model": "wan2.1", "dim": 32, "in_dim": 16, "out_dim": 16, "num_heads": 2, "ffn_dim": 32, "num_layers": 1,
+        "patch_size": (1, 2, 2), "freq_dim": 16, "text_dim": 16, "window_size": (-1, -1), "qk_norm": True,
+        "cross_attn_norm": True, "eps": 1e-6, "model_type": "t2v",
+    }),
+}  # fmt: skip
+
+seen = []
+
+
+class TinyModel:
+    """A random model of one of the host's own kinds; every evaluation is written down, the `fail_at`-th one fails."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "make", "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"kind": (list(CONFIGS),), "fail_at": ("INT", {"default": 0})}}
+
+    def make(self, kind, fail_at):
+        base, unet_config = CONFIGS[kind]
+        config = base(unet_config)
+        config.set_inference_dtype(torch.float32, None)
+        model = config.get_model({}, "", device=torch.device("cpu"))
+        generator = torch.Generator().manual_seed(0)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(False)
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
+            if "norm" in name and name.endswith(("weight", "scale")):
+                parameter.data += 1
+        patcher = comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+
+        def count(executor, x, t, *args, **kwargs):
+            seen.append((len(x), float(t.flatten()[0])))
+            if len(seen) == fail_at:
+                raise RuntimeError("the test's model fails here")
+            return executor(x, t, *args, **kwargs)
+
+        patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "count", count)
+        return (patcher,)
+
+
+class TinyPrompt:
+    """A conditioning made from the text's hash."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("CONDITIONING",), "make", "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING", {"default": ""})}}
+
+    def make(self, text):
+        generator = torch.Generator().manual_seed(int(hashlib.sha256(text.encode()).hexdigest()[:8], 16))
+        embedding = torch.randn(1, 8, 16, generator=generator)
+        return ([[embedding, {"pooled_output": torch.randn(1, 16, generator=generator)}]],)
+
+
+@PromptServer.instance.routes.get("/noise_order_test/seen")
+async def seen_so_far(request):
+    found, seen[:] = list(seen), []
+    return web.json_response(found)
+
+
+NODE_CLASS_MAPPINGS = {"TinyModel": TinyModel, "TinyPrompt": TinyPrompt}

@@ -1,0 +1,243 @@
+"""The ComfyUI node: its inputs here, its work inside the real ComfyUI where an environment variable names one."""
+
+import copy
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lib_noiseorder.adapters.comfyui import NODE_KNOBS, OF_THE_WEBUI, NoiseOrderNode
+from lib_noiseorder.selection import extra_evaluations, plan_for
+from lib_noiseorder.settings import KNOB, KNOBS, RECOMMENDED
+
+from . import comfyui
+
+OFF = {knob.name: knob.default for knob in NODE_KNOBS}
+ON = {**OFF, "enabled": True}
+PLAIN = {**ON, "erasure_samples": 1, "strength": 0.0}
+LIGHT = {**ON, "preset": "Light"}
+WORKFLOW = Path(__file__).resolve().parents[2] / "docs/comfyui-workflow.json"
+
+
+# -- without the host --------------------------------------------------------------------------------------------------
+
+
+def test_inputs_are_made_from_the_knobs():
+    inputs = NoiseOrderNode.INPUT_TYPES()["required"]
+    assert list(inputs) == ["model", *(knob.name for knob in KNOBS if knob.name not in OF_THE_WEBUI)]
+    assert set(OF_THE_WEBUI) <= set(KNOB)
+    assert inputs["preset"][1]["default"] == RECOMMENDED and inputs["enabled"][1]["default"] is True
+    assert inputs["erasure_samples"][0] == "INT" and inputs["erasure_samples"][1]["max"] == 64
+    assert inputs["strength"] == (
+        "FLOAT", {"default": 0.1, "tooltip": inputs["strength"][1]["tooltip"], "min": -2.0, "max": 2.0, "step": 0.01}
+    )  # fmt: skip
+    json.dumps(inputs)
+
+
+def test_a_fresh_node_is_valid_and_a_bad_value_is_named():
+    defaults = {name: entry[1]["default"] for name, entry in NoiseOrderNode.INPUT_TYPES()["required"].items() if len(entry) > 1}
+    assert NoiseOrderNode.VALIDATE_INPUTS(**defaults) is True
+    assert "strength = 9 is not a number from -2 to 2" in NoiseOrderNode.VALIDATE_INPUTS(**{**ON, "strength": 9})
+    assert NoiseOrderNode.VALIDATE_INPUTS(**{**ON, "strength": None}) is True, "linked inputs are not known beforehand"
+
+
+def test_an_old_comfyui_is_told():
+    class Old:
+        def clone(self):
+            return self
+
+    with pytest.raises(RuntimeError, match="too old"):
+        NoiseOrderNode().patch(Old(), **ON)
+
+
+def test_the_workflow_names_the_node_and_every_input():
+    workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+    node = next(node for node in workflow["nodes"] if node["type"] == "NoiseOrder")
+    defaults = [entry[1]["default"] for entry in NoiseOrderNode.INPUT_TYPES()["required"].values() if len(entry) > 1]
+    assert node["widgets_values"] == defaults
+
+
+# -- inside the real one -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    if comfyui.folder() is None:
+        pytest.skip("set NOISEORDER_COMFYUI to the folder of a ComfyUI to check it")
+    running = comfyui.ComfyUI(tmp_path_factory.mktemp("comfyui") / "data")
+    yield running
+    running.stop()
+
+
+LATENTS = {
+    "sd15": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
+    "flux": ("EmptySD3LatentImage", {"width": 64, "height": 64, "batch_size": 1}),
+    "wan": ("EmptyHunyuanLatentVideo", {"width": 32, "height": 32, "length": 5, "batch_size": 1}),
+}
+
+
+def node(class_type, /, **inputs):
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def graph(kind, settings, batch=1, seed=1, steps=4, cfg=3.0, sampler="euler", fail_at=0, **more):
+    """Model → Noise Order → KSampler → file."""
+    empty, size = LATENTS[kind]
+    nodes = {
+        "model": node("TinyModel", kind=kind, fail_at=fail_at),
+        "order": node("NoiseOrder", model=["model", 0], **(settings or {})),
+        "positive": node("TinyPrompt", text="a red circle"),
+        "negative": node("TinyPrompt", text=""),
+        "latent": node(empty, **{**size, "batch_size": batch}),
+        "sampler": node(
+            "KSampler", model=["order" if settings else "model", 0], seed=seed, steps=steps, cfg=cfg, sampler_name=sampler,
+            scheduler="normal", positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0], denoise=1.0,
+        ),
+        "save": node("SaveLatent", samples=["sampler", 0], filename_prefix="latent"),
+    }  # fmt: skip
+    if settings is None:
+        del nodes["order"]
+    for name, inputs in more.items():
+        nodes[name]["inputs"].update(inputs)
+    return nodes
+
+
+def custom(kind, settings):
+    """The same with SamplerCustomAdvanced and a guider without a negative prompt, as Flux graphs have it."""
+    nodes = graph(kind, settings)
+    model = nodes["sampler"]["inputs"]["model"]
+    nodes |= {
+        "noise": node("RandomNoise", noise_seed=1),
+        "guider": node("BasicGuider", model=model, conditioning=["positive", 0]),
+        "euler": node("KSamplerSelect", sampler_name="euler"),
+        "sigmas": node("BasicScheduler", model=model, scheduler="simple", steps=4, denoise=1.0),
+        "sampler": node(
+            "SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], sampler=["euler", 0], sigmas=["sigmas", 0],
+            latent_image=["latent", 0],
+        ),
+    }  # fmt: skip
+    del nodes["negative"]
+    return nodes
+
+
+def sampled(host, nodes):
+    """The saved latents, and what the model was shown."""
+    nodes = copy.deepcopy(nodes)
+    nodes["save"]["inputs"]["filename_prefix"] = f"latent{time.monotonic_ns()}"  # every run a new file, and none cached
+    if "order" in nodes:
+        nodes["model"]["inputs"]["fail_at"] -= time.monotonic_ns()  # nor the model's
+    paths, seen = host.run(nodes)
+    return load_file(paths[0])["latent_tensor"], seen
+
+
+KINDS = list(LATENTS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("make", [graph, custom])
+def test_off_and_one_draw_without_injection_are_plain_bit_for_bit(host, kind, make):
+    plain, evaluations = sampled(host, make(kind, None))
+    for settings in (OFF, PLAIN):
+        latent, seen = sampled(host, make(kind, settings))
+        assert torch.equal(latent, plain) and len(seen) == len(evaluations)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("make", [graph, custom])
+def test_injection_costs_its_evaluations_and_is_repeatable(host, kind, make):
+    plain, evaluations = sampled(host, make(kind, None))
+    latent, seen = sampled(host, make(kind, ON))
+    again, _ = sampled(host, make(kind, ON))
+    assert not torch.equal(latent, plain) and torch.equal(latent, again) and torch.isfinite(latent).all()
+    assert latent.shape == plain.shape
+    assert sum(rows for rows, _ in seen) == sum(rows for rows, _ in evaluations) + 3
+    assert [rows for rows, _ in seen[:3]] == [1, 1, 1], "with the prompt alone"
+    assert seen[0][1] > seen[1][1] > seen[2][1], "noisiest first"
+
+
+def evaluations_of(seen):
+    return sum(rows for rows, _ in seen)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("preset", ["Light", "Automatic"])
+@pytest.mark.parametrize("sampler, batch", [("euler", 1), ("euler", 3), ("dpmpp_2m", 1)])
+def test_selection_is_counted_and_the_winners_answers_are_not_paid_twice(host, kind, preset, sampler, batch):
+    _, before = sampled(host, graph(kind, None, steps=16, sampler=sampler, batch=batch))
+    latent, seen = sampled(host, graph(kind, {**ON, "preset": preset}, steps=16, sampler=sampler, batch=batch))
+    line = host.log.read_text(errors="replace").rsplit("Noise Order:", 1)[-1]
+    assert "chosen [" in line and torch.isfinite(latent).all()
+    more = (evaluations_of(seen) - evaluations_of(before)) / batch
+    assert more == int(line.split()[0]) > 0, "as the log says"
+    family = "flow" if kind != "sd15" else "eps"
+    plan, _ = plan_for(preset.lower(), family, 3.0, sampler == "euler", steps=16)
+    assert more == extra_evaluations(plan, 3.0, sampler == "euler")
+
+
+def test_a_batch(host):
+    latent, seen = sampled(host, graph("sd15", ON, batch=3))
+    assert latent.shape[0] == 3 and [rows for rows, _ in seen[:3]] == [3, 3, 3]
+    alone, _ = sampled(host, graph("sd15", ON))
+    torch.testing.assert_close(latent[:1], alone, atol=1e-4, rtol=1e-4)
+
+
+def test_other_samplers_and_img2img(host):
+    for sampler in ("dpmpp_2m_sde", "uni_pc", "ddim", "heun"):
+        for settings in (ON, LIGHT):
+            assert torch.isfinite(sampled(host, graph("sd15", settings, sampler=sampler))[0]).all()
+    nodes = graph("sd15", ON)
+    nodes["first"] = nodes["sampler"]
+    nodes["sampler"] = copy.deepcopy(nodes["first"])
+    nodes["sampler"]["inputs"] |= {"latent_image": ["first", 0], "denoise": 0.5}
+    assert torch.isfinite(sampled(host, nodes)[0]).all()
+
+
+def test_a_sampler_that_adds_no_noise_is_left_alone(host):
+    def advanced(settings):
+        nodes = graph("sd15", settings)
+        inputs = nodes["sampler"]["inputs"]
+        seed = inputs.pop("seed")
+        del inputs["denoise"]
+        more = {"noise_seed": seed, "add_noise": "disable", "start_at_step": 2, "end_at_step": 4}
+        nodes["sampler"] = node("KSamplerAdvanced", **inputs, **more, return_with_leftover_noise="disable")
+        return nodes
+
+    plain, _ = sampled(host, advanced(None))
+    assert torch.equal(sampled(host, advanced(ON))[0], plain)
+
+
+def test_of_two_nodes_in_a_row_the_last_one_decides(host):
+    nodes = graph("sd15", ON)
+    nodes["second"] = node("NoiseOrder", model=["order", 0], **PLAIN)
+    nodes["sampler"]["inputs"]["model"] = ["second", 0]
+    assert torch.equal(sampled(host, nodes)[0], sampled(host, graph("sd15", None))[0])
+
+
+def test_bad_values_are_refused_before_anything_runs(host):
+    with pytest.raises(comfyui.Refused, match="strength = 9"):
+        host.run(graph("sd15", {**ON, "strength": 9}))
+    with pytest.raises(comfyui.Refused, match="contradicts preset"):
+        host.run(graph("sd15", {**ON, "preset": "Paper", "erasure_samples": 7}))
+
+
+def test_what_the_model_raises_passes_through_and_the_next_run_is_as_ever(host):
+    plain, _ = sampled(host, graph("sd15", None))
+    with pytest.raises(comfyui.Failed, match="fails here"):
+        host.run(graph("sd15", ON, fail_at=2))
+    assert torch.equal(sampled(host, graph("sd15", None))[0], plain)
+
+
+def test_interrupt_while_the_model_is_asked(host):
+    nodes = graph("sd15", {**ON, "preset": "Custom", "selection": "automatic", "selection_draws": 16}, batch=32, steps=200)
+    nodes["latent"]["inputs"] |= {"width": 256, "height": 256}
+    host.get("/noise_order_test/seen")
+    number = host.queue(nodes)
+    deadline = time.monotonic() + 60
+    while not host.get("/noise_order_test/seen") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    comfyui.requests.post(f"{host.url}/interrupt", timeout=10)
+    with pytest.raises(comfyui.Failed, match="interrupted"):
+        host.finish(number)

@@ -1,0 +1,511 @@
+"""The diffusers adapter on real pipelines: tiny, with random weights."""
+
+import contextlib
+import copy
+import inspect
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+
+from lib_noiseorder import NoiseOrderSettings, along_noise, order_noise
+from lib_noiseorder.adapters.draws import further_draws
+from lib_noiseorder.denoiser import NoiseLevel
+from lib_noiseorder.selection import extra_evaluations, plan_for
+
+diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+from lib_noiseorder.adapters.diffusers import Interrupted, order_latents, ordered_latents, run_ordered  # noqa: E402
+
+from . import pipelines  # noqa: E402
+from .pipelines import WIDTH  # noqa: E402
+
+PLAIN = NoiseOrderSettings(enabled=True, erasure_samples=1, strength=0.0)
+ERASED = NoiseOrderSettings(enabled=True, strength=0.0)
+INJECTED = NoiseOrderSettings(enabled=True)
+LIGHT = NoiseOrderSettings(enabled=True, preset="Light")
+FAMILIES = {
+    "stable_diffusion": {},
+    "stable_diffusion_xl": {},
+    "stable_diffusion_3": {"max_sequence_length": 8},
+    "flux": {"max_sequence_length": 8},
+    "wan": {"max_sequence_length": 8, "num_frames": 5},
+}
+SHAPES = {
+    "stable_diffusion": (4, 16, 16),
+    "stable_diffusion_xl": (4, 16, 16),
+    "stable_diffusion_3": (4, 16, 16),
+    "flux": (64, 16),
+    "wan": (4, 2, 4, 4),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def pipe(family):
+    return getattr(pipelines, family)()
+
+
+@pytest.fixture
+def call(family):
+    return {"prompt": "a red circle", "num_inference_steps": 4, "height": 32, "width": 32, **FAMILIES[family]}
+
+
+def seeded(*seeds):
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return generators if len(seeds) > 1 else generators[0]
+
+
+def pictures_of(output):
+    return output.frames if hasattr(output, "frames") else output.images
+
+
+def picture(pipe, call, **more):
+    return pictures_of(pipe(**call, **more, output_type="latent"))
+
+
+@contextlib.contextmanager
+def watched(pipe):
+    """What the denoising models are shown meanwhile: (name, rows, timestep) of every call that reaches one."""
+    seen, handles = [], []
+    for name in ("unet", "transformer", "transformer_2"):
+        model = getattr(pipe, name, None)
+        if model is None:
+            continue
+
+        original, shadowed = model.forward, vars(model).get("forward")
+
+        def forward(*args, original=original, name=name, **kwargs):
+            shown = args[0] if args else kwargs["hidden_states"]
+            timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+            seen.append((name, len(shown), float(torch.as_tensor(timestep).flatten()[0])))
+            return original(*args, **kwargs)
+
+        vars(model)["forward"] = forward
+        handles.append((model, shadowed))
+    try:
+        yield seen
+    finally:
+        for model, shadowed in handles:
+            if shadowed is None:
+                del vars(model)["forward"]
+            else:
+                vars(model)["forward"] = shadowed
+
+
+def test_one_draw_without_injection_is_the_plain_picture_bit_for_bit(pipe, call):
+    plain = picture(pipe, call, generator=seeded(3))
+    generator = seeded(3)
+    with watched(pipe) as seen:
+        ordered = order_latents(pipe, **call, generator=generator, settings=PLAIN)
+    assert not seen and ordered.report.evaluations == 0 and not ordered.report.skipped
+    assert torch.equal(picture(pipe, call, generator=generator, latents=ordered.noise), plain)
+
+
+def test_shape_and_dtype_are_the_pipelines(family, pipe, call):
+    latents = ordered_latents(pipe, **call, generator=seeded(3), settings=INJECTED)
+    assert latents.shape == (1, *SHAPES[family]) and latents.dtype == torch.float32
+    assert torch.isfinite(picture(pipe, call, latents=latents)).all()
+
+
+def test_injection_costs_one_evaluation_per_key_timestep(pipe, call):
+    with watched(pipe) as seen:
+        report = order_latents(pipe, **call, generator=seeded(3), settings=INJECTED).report
+    assert report.evaluations == 3 and report.saved_evaluations == 0
+    assert [rows for _, rows, _ in seen] == [1, 1, 1], "with the prompt alone, one picture"
+    fewer = NoiseOrderSettings(enabled=True, detail_weight=0.0)
+    with watched(pipe) as seen:
+        assert order_latents(pipe, **call, settings=fewer).report.evaluations == 2 == len(seen)
+
+
+def test_the_model_is_asked_at_the_key_timesteps(family, pipe, call):
+    with watched(pipe) as seen:
+        order_latents(pipe, **call, settings=INJECTED)
+    expected = {"stable_diffusion": [899, 500, 100], "stable_diffusion_xl": [899, 500, 100], "flux": [0.9, 0.5, 0.1]}
+    assert [timestep for *_, timestep in seen] == pytest.approx(expected.get(family, [900, 500, 100]), rel=1e-3)
+
+
+def test_selection_is_done_and_counted(family, pipe, call):
+    with watched(pipe) as seen:
+        report = order_latents(pipe, **call, generator=seeded(3), settings=LIGHT).report
+    assert report.chosen in ([1], [2]) and not report.skipped
+    assert report.evaluations == sum(rows for _, rows, _ in seen) > 0
+    assert report.saved_evaluations == 0, "the pipeline's own call asks everything again"
+
+
+def test_automatic_selection_within_its_cost(family, pipe, call):
+    automatic = NoiseOrderSettings(enabled=True, preset="Automatic")
+    with watched(pipe) as seen:
+        report = order_latents(pipe, **{**call, "num_inference_steps": 20}, generator=seeded(3), settings=automatic).report
+    assert report.chosen and report.evaluations == sum(rows for _, rows, _ in seen)
+    assert report.evaluations <= 0.5 * 20 * (1 if family == "flux" else 2)
+
+
+@pytest.mark.parametrize("preset", ["Light", "Automatic"])
+def test_run_ordered_does_not_pay_twice_for_the_winners_answers(family, pipe, call, preset):
+    settings = NoiseOrderSettings(enabled=True, preset=preset)
+    call = {**call, "num_inference_steps": 16, "prompt": ["a red circle", "two pizza"]}
+    with watched(pipe) as seen:
+        picture(pipe, call)
+    plain = sum(rows for _, rows, _ in seen)
+    before = state(pipe)
+    with watched(pipe) as seen:
+        run = run_ordered(pipe, **call, generator=seeded(3, 4), settings=settings, output_type="latent")
+    report = run.report
+    assert sum(rows for _, rows, _ in seen) == plain + 2 * (report.evaluations - report.saved_evaluations)
+    guidance = 1.0 if family == "flux" else 5.0
+    follows = family != "wan"  # its scheduler is UniPC
+    plan, _ = plan_for(preset.lower(), "eps" if family.endswith(("diffusion", "xl")) else "flow", guidance, follows, steps=16)
+    assert report.evaluations - report.saved_evaluations == extra_evaluations(plan, guidance, follows)
+    assert {name: value for name, value in before[0].items() if not name.startswith("_")} == {
+        name: value for name, value in vars(pipe).items() if not name.startswith("_")
+    }
+    torch.testing.assert_close(pictures_of(run.output), picture(pipe, call, latents=run.noise), atol=1e-4, rtol=1e-3)
+
+
+def test_run_ordered_gives_the_pictures_of_the_two_calls(pipe, call):
+    latents = ordered_latents(pipe, **call, generator=seeded(3), settings=INJECTED)
+    run = run_ordered(pipe, **call, generator=seeded(3), settings=INJECTED, output_type="latent")
+    assert torch.equal(run.noise, latents)
+    assert torch.equal(pictures_of(run.output), picture(pipe, call, latents=latents))
+
+
+def test_what_cannot_be_compared_is_said(pipe, call):
+    automatic = NoiseOrderSettings(enabled=True, preset="Automatic")
+    with pytest.warns(UserWarning, match="skipped selection: "):
+        ordered_latents(pipe, **{**call, "num_inference_steps": 1}, settings=automatic)
+
+
+def test_one_generator_per_picture_makes_pictures_independent_of_the_batch(pipe, call):
+    prompts = ["a red circle", "two blue square", "a pizza on a boat"]
+    for settings in (ERASED, INJECTED, LIGHT):
+        together = ordered_latents(pipe, **{**call, "prompt": prompts}, generator=seeded(1, 2, 3), settings=settings)
+        for number, prompt in enumerate(prompts):
+            alone = ordered_latents(pipe, **{**call, "prompt": prompt}, generator=seeded(number + 1), settings=settings)
+            torch.testing.assert_close(together[number : number + 1], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_erasure_draws_more_noises_of_the_same_picture(pipe, call):
+    first = ordered_latents(pipe, **call, generator=seeded(3), settings=PLAIN)
+    erased = ordered_latents(pipe, **call, generator=seeded(3), settings=ERASED)
+    assert torch.equal(erased, order_noise(ERASED, further_draws(first), None).noise)
+    assert torch.equal(erased, ordered_latents(pipe, **call, latents=first, settings=ERASED)), "given latents are draw 1"
+
+
+def test_the_generator_is_advanced_by_the_pipelines_own_draw_alone(pipe, call):
+    plain, ordered = seeded(3), seeded(3)
+    order_latents(pipe, **call, generator=plain, settings=PLAIN)
+    order_latents(pipe, **call, generator=ordered, settings=INJECTED)
+    assert torch.equal(plain.get_state(), ordered.get_state())
+    assert not torch.equal(plain.get_state(), seeded(3).get_state())
+    given = seeded(3)
+    latents = order_latents(pipe, **call, generator=seeded(5), settings=PLAIN).noise
+    order_latents(pipe, **call, generator=given, latents=latents, settings=INJECTED)
+    assert torch.equal(given.get_state(), seeded(3).get_state())
+
+
+def test_the_global_random_state_is_untouched(pipe, call):
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    order_latents(pipe, **call, generator=seeded(3), settings=INJECTED)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_a_generator_the_global_one_gives_draw_1(pipe, call):
+    torch.manual_seed(7)
+    plain = picture(pipe, call)
+    torch.manual_seed(7)
+    latents = ordered_latents(pipe, **call, settings=PLAIN)
+    assert torch.equal(picture(pipe, call, latents=latents), plain)
+
+
+def state(pipe):
+    """Everything about a pipeline that a call may change."""
+    scheduler = {name: copy.deepcopy(value) for name, value in vars(pipe.scheduler).items()}
+    forwards = [vars(model).get("forward") for model in pipe.components.values() if isinstance(model, torch.nn.Module)]
+    return dict(vars(pipe)), dict(pipe.config), repr(scheduler), forwards
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of something"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_what_the_model_raises_passes_through_and_leaves_the_pipeline_as_it_was(pipe, call, error):
+    picture(pipe, call)
+    before = state(pipe)
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+    calls = []
+
+    def failing(module, args):
+        calls.append(1)
+        if len(calls) == 3:  # the pre-hook hears the loop's silent first turn, too
+            raise error
+
+    handle = denoiser.register_forward_pre_hook(failing)
+    try:
+        with pytest.raises(type(error)):
+            order_latents(pipe, **call, settings=INJECTED)
+    finally:
+        handle.remove()
+    assert state(pipe) == before
+
+
+def test_the_pipeline_is_as_it_was_afterwards(pipe, call):
+    before = state(pipe)
+    order_latents(pipe, **call, settings=INJECTED)
+    assert state(pipe) == before
+
+
+def test_an_interrupt_from_elsewhere_gives_draw_1_and_says_so(pipe, call):
+    denoiser = getattr(pipe, "unet", None) or pipe.transformer
+    calls = []
+
+    def interrupt(module, args):
+        calls.append(1)
+        pipe._interrupt = len(calls) >= 2
+
+    plain = ordered_latents(pipe, **call, generator=seeded(3), settings=PLAIN)
+    handle = denoiser.register_forward_pre_hook(interrupt)
+    try:
+        ordered = order_latents(pipe, **call, generator=seeded(3), settings=INJECTED)
+        calls.clear()
+        with pytest.raises(Interrupted):
+            run_ordered(pipe, **call, settings=INJECTED)
+    finally:
+        handle.remove()
+    assert torch.equal(ordered.noise, plain) and ordered.report.skipped == ["everything: interrupted"]
+    assert pipe.interrupt, "whoever interrupted can still see it"
+    pipe._interrupt = False
+
+
+BAD = {
+    "no prompt": ({"prompt": None}, ValueError, "prompt"),
+    "prompt and embeds": ({"prompt_embeds": torch.zeros(1, 8, 16)}, ValueError, "prompt_embeds"),
+    "empty list": ({"prompt": []}, ValueError, "prompt"),
+    "number": ({"prompt": 3}, ValueError, "prompt"),
+    "shape": ({"latents": torch.zeros(1, 4, 7, 9)}, ValueError, "latents have shape (1, 4, 7, 9)"),
+    "rank": ({"latents": torch.tensor(1.0)}, ValueError, "latents"),
+    "batch": ({"latents": torch.zeros(2, 4, 16, 16)}, ValueError, "1 pictures"),
+    "integers": ({"latents": torch.zeros(1, 4, 16, 16, dtype=torch.int64)}, ValueError, "floating"),
+    "list": ({"latents": [1.0]}, ValueError, "floating"),
+    "nan": ({"latents": torch.full((1, 4, 16, 16), float("nan"))}, ValueError, "finite"),
+    "output_type": ({"output_type": "jpeg"}, ValueError, "output_type = 'jpeg'"),
+    "steps": ({"num_inference_steps": 0}, ValueError, "num_inference_steps"),
+    "unknown argument": ({"colour": "red"}, TypeError, "colour"),
+    "generators": ({"generator": [torch.Generator(), torch.Generator()]}, ValueError, "2 entries for 1 pictures"),
+    "seed": ({"generator": 3}, ValueError, "generator"),
+    "settings": ({"settings": {"strenght": 1}}, ValueError, "strength"),
+    "range": ({"settings": {"strength": 9}}, ValueError, "strength = 9"),
+}
+
+
+@pytest.mark.parametrize("wrong, error, text", BAD.values(), ids=BAD)
+def test_bad_input_is_one_clear_error_before_the_model_is_asked(pipe, call, wrong, error, text):
+    before = state(pipe)
+    with watched(pipe) as seen, pytest.raises(error) as raised:
+        order_latents(pipe, **{**call, **wrong})
+    assert text in str(raised.value) and "\n" not in str(raised.value) and not seen
+    assert state(pipe) == before
+
+
+def test_an_unsupported_pipeline_is_named_with_what_is_supported(pipe, call):
+    class Other:
+        pass
+
+    with pytest.raises(TypeError, match=r"Other.*StableDiffusionPipeline.*FluxPipeline"):
+        order_latents(Other(), **call)
+
+
+def test_switched_off_gives_draw_1(pipe, call):
+    off = NoiseOrderSettings(enabled=False)
+    with pytest.warns(UserWarning, match="switched off"):
+        latents = ordered_latents(pipe, **call, generator=seeded(3), settings=off)
+    assert torch.equal(latents, ordered_latents(pipe, **call, generator=seeded(3), settings=PLAIN))
+
+
+def test_callbacks_and_dictionaries_of_the_call_are_left_alone(family, pipe, call):
+    extra = {"stable_diffusion_3": "joint_attention_kwargs", "flux": "joint_attention_kwargs", "wan": "attention_kwargs"}
+    mine = {}
+    order_latents(
+        pipe,
+        **call,
+        settings=INJECTED,
+        callback_on_step_end=lambda *args: pytest.fail("a callback was called"),
+        **{extra.get(family, "cross_attention_kwargs"): mine},
+    )
+    assert mine == {}
+
+
+def test_bf16(family, call):
+    pipe = getattr(pipelines, family)().to(torch.bfloat16)
+    plain = picture(pipe, call, generator=seeded(3))
+    latents = ordered_latents(pipe, **call, generator=seeded(3), settings=PLAIN)
+    assert latents.dtype == (torch.float32 if family == "wan" else torch.bfloat16), "as the pipeline draws them"
+    assert torch.equal(picture(pipe, call, latents=latents), plain)
+    ordered = order_latents(pipe, **call, generator=seeded(3), settings=INJECTED)
+    assert ordered.noise.dtype == latents.dtype and ordered.report.evaluations == 3 and not ordered.report.skipped
+
+
+# -- the answers are the model's ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_answers_are_the_unets_own(prediction):
+    pipe = pipelines.stable_diffusion(pipelines.ddim(prediction_type=prediction))
+    first = torch.randn(1, 4, 16, 16, generator=seeded(5))
+    with torch.no_grad():
+        embeds, _ = pipe.encode_prompt("a red circle", torch.device("cpu"), 1, False)
+
+        def denoiser(noise, fraction):
+            timestep = round(fraction * 999)
+            level = NoiseLevel.variance_preserving(pipe.scheduler.alphas_cumprod[timestep].item())
+            output = pipe.unet(noise, timestep, encoder_hidden_states=embeds, return_dict=False)[0]
+            return along_noise(output, noise, level, "eps" if prediction == "epsilon" else "v")
+
+        expected = order_noise(INJECTED, further_draws(first), denoiser).noise
+    for guidance in (7.5, 1.0):
+        call = {"prompt": "a red circle", "guidance_scale": guidance, "negative_prompt": "two pizza" if guidance > 1 else None}
+        latents = ordered_latents(pipe, **call, height=32, width=32, latents=first, settings=INJECTED)
+        torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_flux_answers_with_its_guidance_embeds_and_true_guidance_left_out():
+    pipe = pipelines.flux()
+    call = {"prompt": "a red circle", "height": 32, "width": 32, "max_sequence_length": 8, "settings": INJECTED}
+    plain = ordered_latents(pipe, **call, generator=seeded(3))
+    stronger = ordered_latents(pipe, **call, generator=seeded(3), guidance_scale=9.0)
+    assert not torch.equal(plain, stronger), "the distilled guidance is part of the question"
+    with watched(pipe) as seen:
+        true = ordered_latents(pipe, **call, generator=seeded(3), negative_prompt="two pizza", true_cfg_scale=4.0)
+    torch.testing.assert_close(true, plain)
+    assert len(seen) == 3, "the call without the prompt is left out"
+
+
+with_wan_2_2 = pytest.mark.skipif(
+    "transformer_2" not in inspect.signature(diffusers.WanPipeline.__init__).parameters, reason="this diffusers has no Wan 2.2"
+)
+
+
+@with_wan_2_2
+def test_wan_2_2_switches_between_its_transformers_itself():
+    pipe = pipelines.wan(two=True)
+    call = {"prompt": "a red circle", "height": 32, "width": 32, "num_frames": 5, "max_sequence_length": 8}
+    with watched(pipe) as seen:
+        order_latents(pipe, **call, num_inference_steps=4, settings=INJECTED)
+    assert [name for name, *_ in seen] == ["transformer", "transformer_2", "transformer_2"]
+
+
+@with_wan_2_2
+def test_wan_from_an_image():
+    pipe = pipelines.wan(from_image=True)
+    image = Image.new("RGB", (32, 32), "red")
+    embeds = {"prompt_embeds": torch.ones(1, 8, WIDTH), "negative_prompt_embeds": torch.zeros(1, 8, WIDTH)}
+    call = {"image": image, **embeds, "height": 32, "width": 32, "num_frames": 5, "num_inference_steps": 4}
+    plain = picture(pipe, call, generator=seeded(3))
+    latents = ordered_latents(pipe, **call, generator=seeded(3), settings=PLAIN)
+    assert torch.equal(picture(pipe, call, latents=latents), plain)
+    with watched(pipe) as seen:
+        ordered = order_latents(pipe, **call, generator=seeded(3), settings=INJECTED)
+    assert ordered.noise.shape == latents.shape and len(seen) == 3
+
+
+def test_ip_adapter_embeds_come_along():
+    """Image prompts are lists of [2·B, n, d] under guidance: the prompted half of each must go with its pictures."""
+    pipe = pipelines.stable_diffusion()
+    shown = []
+    original = pipe.unet.forward
+
+    def forward(*args, added_cond_kwargs=None, **kwargs):
+        shown.append(added_cond_kwargs["image_embeds"])
+        return original(*args, **kwargs)
+
+    pipe.unet.forward = forward
+    pipe.unet.encoder_hid_proj = SimpleNamespace(image_projection_layers=[None])
+    embeds = torch.cat([torch.zeros(1, 3, WIDTH), torch.ones(1, 3, WIDTH)])  # without the prompt, with it
+    call = {"prompt": ["a red circle", "two pizza"], "height": 32, "width": 32, "ip_adapter_image_embeds": [embeds]}
+    order_latents(pipe, **call, settings=INJECTED)
+    assert len(shown) == 3 and all(torch.equal(image_embeds[0], torch.ones(2, 3, WIDTH)) for image_embeds in shown)
+
+
+def test_prompt_embeds_and_several_pictures_per_prompt():
+    pipe = pipelines.stable_diffusion_xl()
+    call = {"prompt": ["a red circle", "two pizza"], "height": 32, "width": 32}
+    by_text = ordered_latents(pipe, **call, num_images_per_prompt=2, generator=seeded(1, 2, 3, 4), settings=INJECTED)
+    assert by_text.shape == (4, 4, 16, 16)
+    with torch.no_grad():
+        names = ("prompt_embeds", "negative_prompt_embeds", "pooled_prompt_embeds", "negative_pooled_prompt_embeds")
+        embeds = dict(zip(names, pipe.encode_prompt(call["prompt"])))
+    by_embeds = ordered_latents(
+        pipe, **embeds, height=32, width=32, num_images_per_prompt=2, generator=seeded(1, 2, 3, 4), settings=INJECTED
+    )
+    torch.testing.assert_close(by_embeds, by_text)
+
+
+def test_the_refiner_takes_over_what_the_base_began():
+    pipe = pipelines.stable_diffusion_xl()
+    call = {"prompt": "a red circle", "height": 32, "width": 32, "num_inference_steps": 5, "denoising_end": 0.8}
+    with watched(pipe) as seen:
+        latents = ordered_latents(pipe, **call, generator=seeded(3), settings=INJECTED)
+    assert len(seen) == 3
+    refiner = diffusers.StableDiffusionXLImg2ImgPipeline(**pipe.components, add_watermarker=False)
+    refiner.set_progress_bar_config(disable=True)
+    begun = picture(pipe, call, latents=latents)
+    done = refiner(prompt="a red circle", image=begun, denoising_start=0.8, num_inference_steps=5, output_type="latent").images
+    assert torch.isfinite(done).all()
+
+
+SCHEDULERS = {
+    "euler a": lambda: diffusers.EulerAncestralDiscreteScheduler(**pipelines.BETAS),
+    "dpm++ karras": lambda: diffusers.DPMSolverMultistepScheduler(**pipelines.BETAS, use_karras_sigmas=True),
+    "dpm++ sde": lambda: diffusers.DPMSolverMultistepScheduler(**pipelines.BETAS, algorithm_type="sde-dpmsolver++"),
+    "pndm": lambda: diffusers.PNDMScheduler(**pipelines.BETAS, skip_prk_steps=True, steps_offset=1),
+    "heun": lambda: diffusers.HeunDiscreteScheduler(**pipelines.BETAS),
+    "unipc": lambda: diffusers.UniPCMultistepScheduler(**pipelines.BETAS),
+    "ddpm": lambda: diffusers.DDPMScheduler(**pipelines.BETAS),
+    "lcm": lambda: diffusers.LCMScheduler(**pipelines.BETAS),
+    "euler trailing": lambda: diffusers.EulerDiscreteScheduler(**pipelines.BETAS, timestep_spacing="trailing"),
+    "zero snr": lambda: pipelines.ddim(prediction_type="v_prediction", rescale_betas_zero_snr=True),
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
+def test_schedulers(scheduler):
+    pipe = pipelines.stable_diffusion(scheduler())
+    call = {"prompt": "a red circle", "num_inference_steps": 6, "height": 32, "width": 32}
+    plain = picture(pipe, call, generator=seeded(3))
+    generator = seeded(3)
+    latents = ordered_latents(pipe, **call, generator=generator, settings=PLAIN)
+    assert torch.equal(picture(pipe, call, generator=generator, latents=latents), plain), "stochastic steps go on as plain"
+    for settings in (INJECTED, LIGHT):
+        ordered = order_latents(pipe, **call, generator=seeded(3), settings=settings)
+        assert ordered.report.evaluations and not ordered.report.skipped and torch.isfinite(ordered.noise).all()
+    assert ordered.report.chosen
+
+
+def test_a_scheduler_without_a_known_schedule_is_refused():
+    pipe = pipelines.stable_diffusion(diffusers.EDMEulerScheduler())
+    with pytest.raises(ValueError, match="EDMEulerScheduler"):
+        order_latents(pipe, prompt="a red circle")
+
+
+def test_models_with_forwards_replaced_by_others():
+    """Offloading and hooks replace `forward` on the instance, too: theirs must run, and be there again."""
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed")
+    pipe = pipelines.stable_diffusion()
+    call = {"prompt": "a red circle", "height": 32, "width": 32, "settings": INJECTED}
+    expected = ordered_latents(pipe, **call, generator=seeded(3))
+    accelerate.cpu_offload(pipe.unet, execution_device=torch.device("cpu"))
+    hooked = vars(pipe.unet)["forward"]
+    assert torch.equal(ordered_latents(pipe, **call, generator=seeded(3)), expected)
+    assert vars(pipe.unet)["forward"] is hooked
+
+
+def test_compiled_models():
+    pipe = pipelines.stable_diffusion()
+    call = {"prompt": "a red circle", "height": 32, "width": 32, "settings": INJECTED}
+    expected = ordered_latents(pipe, **call, generator=seeded(3))
+    pipe.unet = torch.compile(pipe.unet, backend="eager")
+    torch.testing.assert_close(ordered_latents(pipe, **call, generator=seeded(3)), expected)

@@ -1,0 +1,203 @@
+"""The panel in the real pages, used as people use it."""
+
+import re
+
+from lib_noiseorder import NoiseOrderSettings
+from lib_noiseorder.selection import plan_for
+from lib_noiseorder.settings import KNOB, KNOBS, PRESETS
+
+from .page import Tab
+
+EVERYTHING = NoiseOrderSettings(
+    enabled=True,
+    erasure_samples=3,
+    strength=0.25,
+    layout_weight=0.5,
+    structure_weight=-0.5,
+    detail_weight=1.5,
+    injection="literal",
+    strength_schedule="cosine",
+    noise_scale=0.9,
+    layout_timestep=0.8,
+    structure_timestep=0.4,
+    detail_timestep=0.2,
+    selection="light",
+    selection_draws=2,
+    compare_with_off=True,
+    show_injected=True,
+)
+
+
+def set_everything(tab):
+    for name, value in EVERYTHING.to_dict().items():
+        if name not in ("enabled", "preset"):
+            tab.set(name, value)
+
+
+def test_the_panel_starts_closed_and_off_and_opens_with_the_recommended_preset(open_page):
+    page = open_page()
+    for name in ("txt2img", "img2img"):
+        tab = Tab(page, name)
+        assert not tab.switched_on() and not tab.part("menu").is_visible()
+        tab.open()
+        assert tab.read_all() == NoiseOrderSettings(enabled=True, preset="Automatic").to_dict()
+
+
+def test_ids_are_unique_and_everything_can_be_reached_by_keyboard(open_page):
+    page = open_page()
+    ids = page.evaluate("[...document.querySelectorAll('[id*=_noise_order_]')].map(e => e.id)")
+    assert len(ids) == len(set(ids)) and len(ids) > 2 * len(KNOBS)
+    tab = Tab(page, "txt2img")
+    page.locator("#txt2img_noise_order_accordion .label-wrap").first.focus()
+    page.keyboard.press("Enter")
+    tab.open()
+    reached = set()
+    page.locator("#txt2img_noise_order_accordion-visible-checkbox").focus()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("(document.activeElement.closest('[id*=_noise_order_]') || {}).id"))
+    wanted = {f"txt2img_noise_order_{name}" for name in KNOB if name not in ("enabled", "preset")}
+    wanted |= {f"txt2img_noise_order_{name}" for name in ("menu", "preset_name", "preset_save", "preset_delete")}
+    assert wanted <= reached
+
+
+def test_the_cost_line_follows_the_page(open_page):
+    tab = Tab(open_page(), "txt2img").prepare(steps=20, cfg=7).open()
+    tab.says("cost", re.compile(r"^≈ \d+ extra model evaluations: \+[234]\d % at 20 steps$"))
+    tab.set("preset", "Paper")
+    tab.says("cost", "≈ 3 extra model evaluations: +8 % at 20 steps")
+    tab.type(tab.host("cfg_scale"), 1)
+    tab.says("cost", "≈ 3 extra model evaluations: +15 % at 20 steps")
+    tab.choose(tab.host("sampling"), "Heun")
+    tab.says("cost", re.compile(r"\+8 % at 20 steps$"))
+    tab.set("detail_weight", 0.0)
+    tab.says("cost", re.compile(r"^≈ 2 extra"))
+    assert tab.read("preset") == "Custom"
+    tab.set("compare_with_off", True)
+    tab.says("cost", re.compile(r"the plain twins: \+100 %$"))
+    for stage in ("layout", "structure"):
+        tab.set(f"{stage}_weight", 0.0)
+    tab.says("cost", re.compile("^⚠ All three weights are 0"))
+    tab.set("preset", "Automatic")
+    tab.choose(tab.host("sampling"), "Euler")
+    tab.type(tab.host("steps"), 2)
+    tab.says("cost", re.compile("^⚠ 2 steps: too few to compare noises"))
+
+
+def test_a_wrong_value_is_told_and_changes_nothing(tab):
+    tab.set("strength", 0.25)
+    field = tab.part("strength").locator("input[type=number]")
+    field.fill("9")
+    tab.says("complaint", "Strength: 9 is not a number from -2 to 2. It stays 0.25.")
+    field.press("Tab")
+    assert tab.read("strength") == 0.25
+    infotext = tab.generate()[0]
+    assert NoiseOrderSettings.from_infotext(infotext).strength == 0.25
+    tab.set("erasure_samples", 2.5)
+    tab.says("complaint", re.compile(r"^Erasure draws: 2\.5 is not an integer from 1 to 64"))
+    tab.set("erasure_samples", 5)
+    tab.says("complaint", "")
+    assert tab.read("erasure_samples") == 5
+
+
+def test_every_control_arrives_and_comes_back_from_the_infotext(tab, open_page):
+    set_everything(tab)
+    infotexts = tab.generate()
+    assert NoiseOrderSettings.from_infotext(infotexts[0]) == EVERYTHING
+    fresh = Tab(open_page(), tab.name)
+    fresh.paste(infotexts[0])
+    fresh.open()
+    assert fresh.read_all() == EVERYTHING.to_dict()
+    fresh.paste(infotexts[1])
+    assert not fresh.switched_on(), "the plain twin's infotext switches off"
+    fresh.page.close()
+
+
+def test_what_happened_is_told_in_the_panel(tab):
+    tab.set("preset", "Automatic")
+    announced = int(re.match(r"≈ (\d+) ", tab.says("cost", re.compile("^≈")))[1])
+    tab.generate()
+    line = tab.says("outcome", re.compile(r"^Last time: \d+ extra evaluations per picture"))
+    remembered = plan_for("automatic", "eps", 3.0, steps=8)[0].remembered(3.0)  # which the host may have to ask again
+    assert announced <= int(re.search(r"\d+", line)[0]) <= announced + remembered
+    assert re.search(r"[\d.]+ s \(\d+% of the time\), noise \d chosen, mean \S+ → \S+, standard deviation \S+ → \S+$", line)
+    tab.set("preset", "Paper")
+    tab.generate()
+    tab.says("outcome", re.compile(r"^Last time: 3 extra evaluations .* correlation [\d.-]+$"))
+
+
+def test_compare_with_off_puts_the_plain_twin_beside_each_picture(tab):
+    tab.set("compare_with_off", True)
+    tab.type(tab.host("batch_count"), 2)
+    infotexts = tab.generate()[-4:]  # a grid comes first
+    assert ["Noise Order" in text for text in infotexts] == [True, False, True, False]
+    seeds = [re.search(r"Seed: (\d+)", text)[1] for text in infotexts]
+    assert seeds[0] == seeds[1] and seeds[2] == seeds[3] and int(seeds[2]) == int(seeds[0]) + 1
+    tab.set("compare_with_off", False)
+    tab.panel.locator("input[type=checkbox]").first.uncheck()
+    tab.type(tab.host("batch_count"), 1)
+    assert "Noise Order" not in tab.generate()[-1]
+
+
+def test_show_what_is_injected_adds_a_sheet(tab):
+    tab.set("preset", "Paper")
+    tab.set("show_injected", True)
+    infotexts = tab.generate()
+    assert tab.gallery_size() >= 2
+    for seen in ("noise before: spectrum", "layout at 0.9", "detail at 0.1", "injected", "noise after"):
+        assert seen in infotexts[-1]
+    tab.set("preset", "Automatic")
+    assert "seen in noise 2" in tab.generate()[-1]
+
+
+def test_presets_are_saved_named_reloaded_and_deleted(tab, open_page):
+    set_everything(tab)
+    name = f"calm & <b>bold</b> {tab.name}"
+    tab.part("preset_name").locator("input, textarea").first.fill(name)
+    tab.part("preset_save").click()
+    tab.says("message", f"Saved as {name!r}.")
+    assert tab.read("preset") == name
+
+    again = Tab(open_page(), tab.name).open()
+    again.set("preset", name)
+    kept = {**EVERYTHING.to_dict(), "preset": name, "compare_with_off": False, "show_injected": False}
+    again.page.wait_for_timeout(800)
+    assert again.read_all() == kept
+    again.set("strength", 0.1)
+    again.page.wait_for_timeout(500)
+    assert again.read("preset") == "Custom", "a touched control is no longer the preset's"
+
+    for bad, why in (("Paper", "'Paper' is built in"), ("  ", "a preset needs a name"), ("x" * 41, "at most 40")):
+        again.part("preset_name").locator("input, textarea").first.fill(bad)
+        again.part("preset_save").click()
+        again.says("message", re.compile(f"^Not saved: .*{why}"))
+    again.set("preset", name)
+    again.part("preset_delete").click()
+    again.says("message", f"Deleted {name!r}.")
+    again.part("preset_delete").click()
+    again.says("message", "Not deleted: 'Custom' is built in and cannot be deleted")
+    again.part("menu").locator("input").first.click()
+    assert again.page.locator("ul.options li").count() == len(PRESETS)
+    again.page.close()
+
+
+def test_the_panel_fits_a_width_of_400_pixels(open_page):
+    page = open_page(width=400)
+    tab = Tab(page, "txt2img").open()
+    outside = page.evaluate(
+        """() => [...document.querySelectorAll('#txt2img_noise_order_accordion *')]
+            .filter(e => e.offsetParent && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"""
+    )
+    assert outside == [] and tab.part("strength").bounding_box()["width"] > 250
+
+
+def test_the_console_has_no_error_that_is_not_the_hosts_own(open_page):
+    def used(with_extension):
+        page = open_page(with_extension)
+        tab = Tab(page, "txt2img").prepare()
+        if with_extension:
+            tab.open()
+        tab.generate()
+        return {re.sub(r":\d{4,5}/", ":port/", error) for error in page.errors}
+
+    assert used(True) - used(False) == set()
