@@ -32,8 +32,9 @@ class Memory:
         """Remember every answer of owner.name meanwhile."""
 
         def record(original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            question = x.clone(), _containers_copied(args), _containers_copied(kwargs)  # models write into their arguments
             answer = original(x, *args, **kwargs)
-            self._answers.append((x.clone(), args, dict(kwargs), answer.clone()))
+            self._answers.append((*question, answer.clone()))
             return answer
 
         with _replaced(owner, name, record):
@@ -80,6 +81,14 @@ def _replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterato
             delattr(owner, name)
         else:
             setattr(owner, name, shadowed)
+
+
+def _containers_copied(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _containers_copied(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_containers_copied(item) for item in value)
+    return value
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -63,3 +63,20 @@ def test_the_model_is_put_back_when_it_raises(known):
     with pytest.raises(TypeError), remembered.answering(model, "forward"):
         model.forward(torch.full((2, 4), 9.0))
     assert "forward" not in vars(model)
+
+
+def test_what_a_model_writes_into_its_arguments_is_no_part_of_the_question():
+    class Writing:
+        calls = 0
+
+        def apply(self, x, options):
+            self.calls += 1
+            options["block"] = ("input", self.calls)
+            return x
+
+    model, remembered = Writing(), memory.Memory()
+    with remembered.recording(model, "apply"):
+        model.apply(torch.ones(1, 2), options={"mark": [0, 1]})
+    with remembered.answering(model, "apply"):
+        model.apply(torch.ones(1, 2), options={"mark": [0, 1]})
+    assert model.calls == 1 and remembered.hits == 1

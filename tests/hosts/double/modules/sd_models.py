@@ -63,6 +63,7 @@ class FlowCheckpoint(Checkpoint):
     def start(self, sigma, noise, latent):
         return latent * (1 - sigma) + noise * sigma
 
-    def denoised(self, x, sigma, c_crossattn):
+    def denoised(self, x, sigma, c_crossattn, transformer_options):
+        transformer_options["block"] = "written by the model, as in Forge"
         assert self.resident, "the model was asked outside sampling_prepare"
         return x - sigma[0] * self.answer(x, sigma[0].item(), c_crossattn)

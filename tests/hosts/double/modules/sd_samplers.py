@@ -48,7 +48,9 @@ class CFGDenoiser:
         unet = self.sd_model.forge_objects.unet
         guides = uncond is not None and not skip_uncond and cond_scale != 1
         parts, tokens = (2, torch.cat([cond, uncond])) if guides else (1, cond)
-        out = unet.model.apply_model(x.repeat(parts, 1, 1, 1), sigma.repeat(parts), c_crossattn=tokens).chunk(parts)
+        options = {"cond_or_uncond": list(range(parts)), "sigmas": sigma}
+        x, sigma = x.repeat(parts, 1, 1, 1), sigma.repeat(parts)
+        out = unet.model.apply_model(x, sigma, c_crossattn=tokens, transformer_options=options).chunk(parts)
         with_prompt, without = out[0], out[-1]
         denoised = without + (with_prompt - without) * cond_scale
         for function in unet.model_options.get("sampler_post_cfg_function", []):
