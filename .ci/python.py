@@ -37,7 +37,7 @@ def prepare() -> None:
 
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - this file runs before anything has checked
         sys.exit("Noise Order needs Python 3.10 or newer, this is " + sys.version.split()[0])
     try:
         prepare()

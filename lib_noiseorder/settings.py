@@ -175,7 +175,7 @@ class NoiseOrderSettings:
     noise_scale: float = _knob(
         1.0,
         "Noise scale",
-        "Multiplies the finished noise. 0.8 to 0.9 gives calmer pictures with fewer mistakes and a little less variety.",
+        "Multiplies the finished noise. 0.9 gives calmer pictures with a little less variety.",
         minimum=0.5, maximum=1.5, step=0.01, advanced=True,
     )  # fmt: skip
     layout_timestep: float = _timestep("layout", 0.9)

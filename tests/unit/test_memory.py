@@ -59,7 +59,7 @@ def test_a_row_that_is_not_known_asks_the_model_and_ends_the_memory(known):
 
 
 def test_the_model_is_put_back_when_it_raises(known):
-    model, remembered, rest = known
+    model, remembered, _ = known
     with pytest.raises(TypeError), remembered.answering(model, "forward"):
         model.forward(torch.full((2, 4), 9.0))
     assert "forward" not in vars(model)
