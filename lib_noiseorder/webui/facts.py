@@ -8,7 +8,7 @@ from typing import Any
 
 from modules import sd_models, sd_samplers
 
-from ..selection import SelectionPlan, plan_for
+from ..selection import extra_evaluations, plan_for
 from ..settings import KNOBS
 from .host_model import is_flow
 from .sampler_course import takes_euler_steps
@@ -75,15 +75,7 @@ def _course(selection: str, family: str, guidance: float, follows: bool, draws: 
     course: list[tuple[int, int]] = []
     for steps in range(1, _MOST_STEPS + 1):
         plan, _ = plan_for(selection, family, guidance, follows, draws, steps)
-        cost = _extra_evaluations(plan, guidance, follows)
+        cost = extra_evaluations(plan, guidance, follows, whole_calls=True)  # the hosts ask both halves at once
         if not course or course[-1][1] != cost:
             course.append((steps, cost))
     return course
-
-
-def _extra_evaluations(plan: SelectionPlan, guidance: float, follows: bool) -> int:
-    """As `selection.extra_evaluations`; but the hosts ask with and without the prompt at once: half an answer saves nothing."""
-    if plan.draws == 1:
-        return 0
-    per_step = 1 if guidance == 1 else 2
-    return plan.evaluations(guidance) - plan.remembered(guidance, follows) // per_step * per_step
