@@ -56,6 +56,15 @@
         return {steps, taken, guided, sampler, evaluations: taken * sampler.evaluations * (guided ? 2 : 1)};
     }
 
+    // The second pass of hires fix where its noise is ordered, too: as many steps, and the sampler, that it has of its own.
+    function hiresSampling(tab, about, run) {
+        if (!(tab === "txt2img" && ticked(element("txt2img_hr-checkbox")) && ticked(part(tab, "hires_pass")))) return null;
+        const sampler = about.samplers[text(element("hr_sampler"))] || run.sampler;
+        const cfg = element("txt2img_hr_cfg");
+        const guided = cfg ? number(cfg) !== 1 : run.guided;
+        return {...run, taken: number(element("txt2img_hires_steps")) || run.steps, guided, sampler};
+    }
+
     function selectionCost(courses, draws, steps) {
         const at = (course) => course.filter(([from]) => from <= steps).reduce((_, [, cost]) => cost, 0);
         return draws ? at(courses[2]) + (draws - 2) * (at(courses[3]) - at(courses[2])) : at(courses.own);
@@ -103,6 +112,9 @@
             const shares = extra.map((count) => Math.round(100 * count / run.evaluations));
             line += `: ${between(...shares, "+")} % at ${run.taken} steps${hires}`;
         }
+        const second = hiresSampling(tab, about, run);
+        const again = second && cost(tab, about, second).extra;
+        if (again && again[1] > 0) line += `; ${between(...again)} more in the hires pass`;
         return {line: line + twins};
     }
 

@@ -10,8 +10,11 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from . import KNOBS, NoiseOrderSettings, SettingsError, __version__
-from .lab.commands import add_commands
+from . import KNOBS, NoiseOrderSettings, __version__
+from .assignments import assigned
+from .bench import add_command as add_bench
+from .compare import commands as compare_commands
+from .lab import commands as lab_commands
 from .settings import RECOMMENDED
 
 
@@ -41,7 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     lab = commands.add_parser("lab", help="train, evaluate and tabulate in the shapes world")
-    add_commands(lab.add_subparsers(required=True, metavar="LAB_COMMAND"))
+    lab_commands.add_commands(lab.add_subparsers(required=True, metavar="LAB_COMMAND"))
+
+    compare_commands.add_commands(commands)
+    add_bench(commands)
 
     controls = commands.add_parser("controls", help="every control with its API key, default and range, as a Markdown table")
     controls.set_defaults(run=lambda _: print(controls_table()) or 0)
@@ -65,7 +71,7 @@ def _demo(options: argparse.Namespace) -> int:
     if not 1 <= options.pictures <= 12:
         raise ValueError(f"--pictures = {options.pictures} is not an integer from 1 to 12")
     prompt = world.Prompt.parse(options.prompt)
-    settings = NoiseOrderSettings.from_dict({"enabled": True, **(_assigned(options.set) or {"preset": RECOMMENDED})})
+    settings = NoiseOrderSettings.from_dict({"enabled": True, **(assigned(options.set, "--set") or {"preset": RECOMMENDED})})
     seeds = list(range(options.seed, options.seed + options.pictures))
     rows, ordered = demo.compare(prompt, settings, options.model, seeds)
     path = options.out or Path(f"noiseorder-{re.sub(r'[^a-z]+', '-', str(prompt))}.png")
@@ -100,15 +106,3 @@ def _lab(module: str):
         return importlib.import_module(f"lib_noiseorder.lab.{module}")
     except ModuleNotFoundError as error:
         raise OSError(f"{error.name} is missing; install the lab's packages: pip install 'noiseorder[lab]'") from None
-
-
-def _assigned(assignments: list[str]) -> dict[str, object]:
-    """KNOB=VALUE texts as settings; unknown knobs are left for the settings to refuse."""
-    knobs = {knob.name: knob for knob in KNOBS}
-    values: dict[str, object] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise SettingsError(f"--set {assignment!r} is not KNOB=VALUE")
-        values[name] = knobs[name].parsed(text) if name in knobs else text
-    return values

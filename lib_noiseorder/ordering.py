@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ from .denoiser import Denoiser
 from .erasure import erase
 from .injection import aggregate, inject, inject_calibrated
 from .keysteps import key_timesteps
-from .selection import Preview, plan_for, select
-from .settings import NoiseOrderSettings
+from .selection import Preview, SelectionPlan, plan_for, select
+from .settings import CUSTOM, KNOB, NoiseOrderSettings
 from .tensors import correlation, mean_and_std, to_compute
 
 Draw = Callable[[int], Tensor]
@@ -31,6 +32,8 @@ class Report:
     """How many of them the host's sampler need not repeat, if the host remembers the answers."""
     seconds: float = 0.0
     """Wall-clock time of drawing, asking and injecting."""
+    remembered: bool = False
+    """Whether the noise was put in order before, so that nothing was asked again; the other figures are of then."""
     mean_before: float = 0.0
     std_before: float = 0.0
     mean_after: float = 0.0
@@ -100,7 +103,6 @@ def select_candidate(
     candidate: Draw,
     preview: Preview | None,
     report: Report,
-    interrupted: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """The candidate that the settings' selection keeps for every picture; the first where nothing is compared.
 
@@ -109,7 +111,6 @@ def select_candidate(
         candidate: `candidate(k)` gives the k-th noise [B, …].
         preview: the host's sampler and model; None: no selection.
         report: filled in.
-        interrupted: asked before every model call; once it says True, the first candidate comes back.
     """
     started = time.perf_counter()
     noise = candidate(1)
@@ -117,15 +118,13 @@ def select_candidate(
         if preview is None:
             report.skipped.append("selection: no preview for this model")
         else:
-            noise = _selected(settings, candidate, noise, preview, report, interrupted)
+            noise = _selected(settings, candidate, noise, preview, report)
     report.seconds += time.perf_counter() - started
     return noise
 
 
-def _selected(settings, candidate, first, preview, report, interrupted) -> Tensor:
-    how = preview.family, preview.guidance, preview.follows
-    plan, scale = plan_for(settings.selection, *how, settings.selection_draws, len(preview.levels))
-
+def _selected(settings, candidate, first, preview, report) -> Tensor:
+    plan, scale = _plan(settings, preview)
     if plan.draws == 1:
         report.skipped.append("selection: the sampler takes too few steps for a comparison within its cost limit")
         return first
@@ -134,7 +133,7 @@ def _selected(settings, candidate, first, preview, report, interrupted) -> Tenso
         noise = first if k == 1 else candidate(k)
         return noise if scale == 1 else noise * scale
 
-    selected = select(plan, scaled, preview, interrupted)
+    selected = select(plan, scaled, preview)
     report.evaluations += selected.report.evaluations
     report.skipped += selected.report.skipped
     if not selected.glances:
@@ -142,6 +141,39 @@ def _selected(settings, candidate, first, preview, report, interrupted) -> Tenso
     report.saved_evaluations = selected.report.remembered
     report.chosen = selected.report.chosen
     return selected.noise
+
+
+def _plan(settings: NoiseOrderSettings, preview: Preview) -> tuple[SelectionPlan, float]:
+    how = preview.family, preview.guidance, preview.follows
+    return plan_for(settings.selection, *how, settings.selection_draws, len(preview.levels))
+
+
+def questions(settings: NoiseOrderSettings, preview: Preview) -> int:
+    """How many model calls selection and injection are going to make, for a progress line; fewer if something fails."""
+    injection = len(key_timesteps(settings)) if settings.strength != 0 else 0
+    if settings.selection == "off":
+        return injection
+    plan, _ = _plan(settings, preview)
+    return injection + plan.model_calls
+
+
+def starting_from_a_picture(settings: NoiseOrderSettings, denoising_strength: float, noisiest: float) -> NoiseOrderSettings:
+    """The settings for img2img and whatever else starts from a picture.
+
+    The strength is multiplied by the denoising strength: the less the picture may change, the less is injected. The key
+    timesteps are taken relative to the sampler's start, so that none is noisier than what the sampler will see.
+
+    Args:
+        denoising_strength: 0 leaves the picture as it is, 1 starts from noise alone.
+        noisiest: the sampler's start as a key timestep; see `lib_noiseorder.denoiser`.
+    """
+    lowest = KNOB["layout_timestep"].minimum
+    timesteps = {
+        name: max(lowest, getattr(settings, name) * min(noisiest, 1.0))
+        for name in ("layout_timestep", "structure_timestep", "detail_timestep")
+    }
+    strength = settings.strength * min(max(denoising_strength, 0.0), 1.0)
+    return dataclasses.replace(settings, preset=CUSTOM, strength=strength, **timesteps)
 
 
 def inject_semantics(

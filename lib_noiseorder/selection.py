@@ -4,14 +4,24 @@ Every candidate is an untouched draw of N(0, I), so nothing about the noise's di
 
     glances   the sampler's own first model calls, under guidance, with DDIM / Euler steps between them;
               the winner's answers are remembered for the sampler
+
+and then one of two ways of scoring. Either the last glance itself is scored:
+
+    response  how strongly and how locally the prompt shapes the picture that the model sees in this noise; the highest wins
+
+or the picture is shown to the model once more:
+
     jump      one deterministic step from there down to `preview_share`
     preview   one prediction of the clean picture x0, with the prompt; without a jump it is the last glance's
     judge     that picture, noised again to `judging_share` with one fixed noise, is shown to the model
     score     how badly the model restores the picture with the prompt, or how far its restorations with and without
               the prompt are apart; mean squares, the lowest wins
 
-A picture that shows what the prompt says, in a way the model knows, is one that the model restores. Noisy latents and
-noise levels are those of `lib_noiseorder.denoiser`: x = alpha·x0 + sigma·eps; sigma / (alpha + sigma) is the noise share.
+An eps model with a non-zero terminal SNR finds the traces of a picture in the noise at its very first call, and a noise in
+which the prompt finds much to work with comes out right more often. A flow model sees nothing in pure noise; its pictures
+are judged a few steps later: one that shows what the prompt says, in a way the model knows, is one that it restores.
+Noisy latents and noise levels are those of `lib_noiseorder.denoiser`: x = alpha·x0 + sigma·eps; sigma / (alpha + sigma) is
+the noise share.
 """
 
 from __future__ import annotations
@@ -29,9 +39,10 @@ from .tensors import require_floating, require_same_shape, to_compute
 _JUDGING_SEED = 9
 
 
-QUESTIONS = ("prompted", "dispute")
-"""What is asked about a picture noised again: how badly the model restores it with the prompt (one evaluation), or how
-far its restorations with and without the prompt are apart (two)."""
+QUESTIONS = {"response": 0, "prompted": 1, "dispute": 2}
+"""What a candidate is scored by, and what that costs in evaluations: how strongly the prompt shapes what the last glance
+saw; how badly the model restores the picture, noised again, with the prompt; or how far its restorations with and without
+the prompt are apart."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class SelectionPlan:
     question: str = "prompted"
     """One of QUESTIONS."""
     judging_share: float = 0.8
-    """Noise share under which the picture is judged."""
+    """Noise share under which the picture is judged; not used by the response."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("draws", 1, 16), ("steps", 1, 1000)):
@@ -64,6 +75,8 @@ class SelectionPlan:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
         if self.question not in QUESTIONS:
             raise ValueError(f"question must be one of {', '.join(QUESTIONS)}, got {self.question!r}")
+        if self.question == "response" and self.preview_share is not None:
+            raise ValueError(f"preview_share must be None where the response is scored, got {self.preview_share}")
 
     def remembered(self, guidance: float, follows: bool = True, whole_calls: bool = False) -> int:
         """Evaluations of the winner's glances, which the sampler need not pay again.
@@ -76,7 +89,7 @@ class SelectionPlan:
         per_step = 1 if guidance == 1 else 2
         if not follows and self.steps > 1:
             return per_step
-        asked_in_last = 1 if self.preview_share is None else per_step
+        asked_in_last = 1 if self._ends_with_the_prompt_only else per_step
         return (self.steps - 1) * per_step + (0 if whole_calls and asked_in_last < per_step else asked_in_last)
 
     def evaluations(self, guidance: float) -> int:
@@ -84,7 +97,19 @@ class SelectionPlan:
         if self.draws == 1:
             return 0
         preview = self.remembered(guidance) + (self.preview_share is not None)
-        return self.draws * (preview + (2 if self.question == "dispute" else 1))
+        return self.draws * (preview + QUESTIONS[self.question])
+
+    @property
+    def model_calls(self) -> int:
+        """Calls of the model, each of one or two evaluations; what a progress line counts."""
+        if self.draws == 1:
+            return 0
+        return self.draws * (self.steps + (self.preview_share is not None) + (self.question != "response"))
+
+    @property
+    def _ends_with_the_prompt_only(self) -> bool:
+        """Whether the last glance needs no answer without the prompt: its picture is all that is wanted of it."""
+        return self.preview_share is None and self.question != "response"
 
 
 class Preview(Protocol):
@@ -212,7 +237,10 @@ def select(
             seen, picture = _previewed(host, preview.start(noise), plan)
             noises.append(noise)
             glances.append(seen if preview.follows else seen[:1])
-            scores.append(_score(host, picture, plan))
+            if plan.question == "response":
+                scores.append(-response(seen[-1], preview.guidance).cpu())
+            else:
+                scores.append(_score(host, picture, plan))
     except _Interrupted:
         report.skipped.append("selection: interrupted")
         return untouched
@@ -252,7 +280,7 @@ def _previewed(host: _Counted, x: Tensor, plan: SelectionPlan) -> tuple[list[Gla
     preview, glances = host.preview, []
     for number, level in enumerate(preview.levels[: plan.steps], 1):
         last = number == plan.steps
-        if preview.guidance == 1 or (last and plan.preview_share is None):
+        if preview.guidance == 1 or (last and plan._ends_with_the_prompt_only):
             glances.append(Glance(host.predict(x, level), None))
         else:
             glances.append(Glance(*host.predict_pair(x, level)))
@@ -261,6 +289,25 @@ def _previewed(host: _Counted, x: Tensor, plan: SelectionPlan) -> tuple[list[Gla
         target = preview.level(plan.preview_share) if last else preview.levels[number]
         x = _step(x, _guided(glances[-1], preview.guidance), level, target)
     return glances, host.predict(x, target)
+
+
+def response(glance: Glance, guidance: float) -> Tensor:
+    """How strongly the prompt shapes the picture that the model sees: per picture [B], fp32; higher is stronger.
+
+    √(κ(g)·κ(d)) with g the picture x0 under guidance, d what the prompt changes about it, and κ(x) the fourth root of the
+    mean fourth power of x around its mean over the picture: few strong places count for more than a faint veil. Without
+    an answer for no prompt d is left out.
+    """
+    strength = _peakedness(_guided(glance, guidance))
+    if glance.unprompted is None:
+        return strength
+    return (strength * _peakedness(glance.prompted - glance.unprompted)).sqrt()
+
+
+def _peakedness(x: Tensor) -> Tensor:
+    """Fourth root of the mean fourth power [B], every channel around its own mean."""
+    flat = to_compute(x).flatten(2) if x.ndim > 2 else to_compute(x).unsqueeze(1)
+    return (flat - flat.mean(2, keepdim=True)).pow(4).mean((1, 2)).pow(0.25).float()
 
 
 def _guided(glance: Glance, guidance: float) -> Tensor:
@@ -312,7 +359,7 @@ class _Counted:
         return prediction
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        self._count(2)
+        self._count(getattr(self.preview, "pair_evaluations", 2))
         pair = self.preview.predict_pair(x, level)
         for prediction in pair:
             require_same_shape("prediction", prediction, "noise", x)
@@ -329,22 +376,22 @@ COST_LIMIT = 0.4
 PLANNED_FOR = 16
 """Sampler steps that the plans below are given for; `plan_for` follows the same share of another number of steps."""
 AUTOMATIC: Mapping[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=2, steps=5, preview_share=None, question="prompted", judging_share=0.8),
+    "eps": SelectionPlan(draws=7, steps=1, preview_share=None, question="response"),
     "flow": SelectionPlan(draws=2, steps=4, preview_share=None, question="dispute", judging_share=0.1),
 }
 """The best confirmed plan at no more than 40 % more evaluations, by kind of model; docs/evidence.md has the figures."""
 AUTOMATIC_NOISE_SCALE: Mapping[str, float] = {"eps": 1.0, "flow": 0.95}
 """What Automatic multiplies the draws by."""
 ONE_GLANCE: Mapping[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=3, steps=1, preview_share=0.87, question="prompted", judging_share=0.8),
+    "eps": AUTOMATIC["eps"],
     "flow": SelectionPlan(draws=3, steps=1, preview_share=0.6, question="prompted", judging_share=0.1),
 }
 """Automatic for samplers that do not take DDIM / Euler steps, and so could use one remembered answer only."""
 LIGHT: Mapping[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=2, steps=1, preview_share=None, question="prompted", judging_share=0.85),
+    "eps": replace(AUTOMATIC["eps"], draws=2),
     "flow": SelectionPlan(draws=2, steps=1, preview_share=None, question="prompted", judging_share=0.5),
 }
-"""At most three evaluations more."""
+"""At most three evaluations more; four where a host cannot reuse an answer that was asked with the prompt only."""
 
 
 def plan_for(
@@ -371,7 +418,7 @@ def plan_for(
         plan, scale = LIGHT[family], 1.0
     else:
         plan, scale = (AUTOMATIC if follows else ONE_GLANCE)[family], AUTOMATIC_NOISE_SCALE[family]
-    if guidance == 1:
+    if guidance == 1 and plan.question == "dispute":
         plan = replace(plan, question="prompted")
     if plan.steps > 1:
         plan = replace(plan, steps=max(1, round(plan.steps * steps / PLANNED_FOR)))
@@ -381,7 +428,7 @@ def plan_for(
 
 
 def _affordable(plan: SelectionPlan, guidance: float, follows: bool, steps: int) -> SelectionPlan:
-    """The plan with as few draws, or one glance, less as its cost limit asks for; one draw where nothing can be had for it."""
+    """The closest look within COST_LIMIT: the plan itself, with one glance less, or with fewer draws; one draw if none is."""
     limit = COST_LIMIT * steps * (1 if guidance == 1 else 2)
     for draws in range(plan.draws, 1, -1):
         for glances in range(plan.steps, max(plan.steps - 2, 0), -1):

@@ -84,8 +84,7 @@ class Knob:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             valid = number and self.minimum <= value <= self.maximum and (self.kind is float or value == int(value))
         if not valid:
-            shown = repr(value) if len(repr(value)) <= 80 else repr(value)[:77] + "..."
-            raise SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {shown} is not {self.range}")
+            raise SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {_shown(value)} is not {self.range}")
         return self.kind(value)
 
     def parsed(self, text: str) -> Any:
@@ -98,8 +97,10 @@ class Knob:
         try:
             return self.checked(self.kind(text))
         except (ValueError, OverflowError) as error:
-            raise error if isinstance(error, SettingsError) else SettingsError(
-                f"{INFOTEXT_PREFIX}: {self.name} = {text!r} is not {self.range}"
+            raise (
+                error
+                if isinstance(error, SettingsError)
+                else SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {text!r} is not {self.range}")
             ) from None
 
 
@@ -204,6 +205,18 @@ class NoiseOrderSettings:
         "Show what is injected",
         "Add a sheet per picture to the gallery: the noise before and after with their spectra, and what the model saw in it.",
     )
+    hires_pass: bool = _knob(
+        False,
+        "Order the hires pass",
+        "In hires fix, put the second pass's noise in order, too. Its injection fades with the denoising strength.",
+        advanced=True,
+    )
+    inner_passes: bool = _knob(
+        False,
+        "Order inner passes",
+        "Also order the noise of pictures that other scripts make inside a picture, as ADetailer does.",
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
         for knob in KNOBS:
@@ -222,6 +235,22 @@ class NoiseOrderSettings:
     def asks_the_model(self) -> bool:
         """Whether injection or selection costs model evaluations."""
         return self.strength != 0 or self.selection != "off"
+
+    def changed(self, **values: Any) -> NoiseOrderSettings:
+        """These settings with some knobs turned, as in the panel: a preset brings its values along, and a knob that the
+        preset decides makes it Custom.
+
+        Raises:
+            SettingsError: as `from_dict`.
+        """
+        merged = self.to_dict()
+        preset = KNOB["preset"].checked(values.get("preset", self.preset))
+        if "preset" in values:
+            merged.update(PRESETS[preset])
+        merged.update(values)
+        if any(merged[name] != decided for name, decided in PRESETS[preset].items()):
+            merged["preset"] = CUSTOM
+        return self.from_dict(merged)
 
     def to_dict(self) -> dict[str, Any]:
         """Every knob by its API key, as plain JSON values."""
@@ -280,9 +309,18 @@ class NoiseOrderSettings:
         return cls(**{knob.name: knob.parsed(infotext[knob.infotext_key]) for knob in KNOBS if knob.infotext_key in infotext})
 
 
+def _shown(value: Any) -> str:
+    """A value for a message: at most 80 characters, and never an error of its own."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits or levels
+        text = f"a {type(value).__name__} too large to show"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _contradiction(preset: str, name: str, value: Any) -> SettingsError:
     return SettingsError(
-        f"{INFOTEXT_PREFIX}: {name} = {value!r} contradicts preset {preset!r}, which sets {PRESETS[preset][name]!r}; "
+        f"{INFOTEXT_PREFIX}: {name} = {_shown(value)} contradicts preset {preset!r}, which sets {PRESETS[preset][name]!r}; "
         f"use preset {CUSTOM!r} to choose {name} yourself"
     )
 

@@ -3,25 +3,30 @@
 from modules import scripts
 
 if hasattr(scripts.Script, "process_before_every_sampling"):
-    from lib_noiseorder.webui import extension, panel
+    from lib_noiseorder.webui import extension, grid, panel
 
     class NoiseOrder(scripts.Script):
+        def __init__(self):
+            self.remembered = extension.RememberedNoise()
+
         def title(self):
             return panel.TITLE
 
         def show(self, is_img2img):
+            grid.register_axes()
             return scripts.AlwaysVisible
 
         def ui(self, is_img2img):
             built = panel.Panel("img2img" if is_img2img else "txt2img")
             self.infotext_fields = built.infotext_fields
+            self.paste_field_names = built.paste_field_names
             return built.components
 
         def process(self, p, *args):
             extension.refuse_bad_settings(p, args)
 
         def process_batch(self, p, *args, **kwargs):
-            extension.start_batch(p, args)
+            extension.start_batch(p, args, self.remembered)
 
         def process_before_every_sampling(self, p, *args, **kwargs):
             extension.before_sampling(p)

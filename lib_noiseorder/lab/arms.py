@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +16,9 @@ from torch import Tensor
 from ..erasure import erase
 from ..injection import inject_calibrated
 from ..ordering import order_noise
-from ..selection import AUTOMATIC, AUTOMATIC_NOISE_SCALE, LIGHT, SelectionPlan, extra_evaluations, select
+from ..selection import SelectionPlan, extra_evaluations, plan_for, select
 from ..settings import NoiseOrderSettings
-from .model import GUIDANCE, STEPS, LabModel
+from .model import STEPS, LabModel
 from .oracle import Oracle
 from .preview import LabPreview
 from .world import SIZE, Prompt
@@ -35,8 +35,12 @@ class Arm:
 
     name: str
     sample: Sample
-    recipe: str
-    """Everything the arm's result depends on besides model, prompts and noises; kept results are looked up by it."""
+    recipe: str | Callable[[LabModel], str]
+    """Everything the arm's result depends on besides model, prompts and noises, where need be told for a model."""
+
+    def recipe_for(self, model: LabModel) -> str:
+        """What kept results are looked up by."""
+        return self.recipe if isinstance(self.recipe, str) else self.recipe(model)
 
     @staticmethod
     def named(name: str) -> Arm:
@@ -76,26 +80,41 @@ def _plain(name: str) -> Arm:
     return Arm(name, lambda model, prompts, draw: model.sample(draw(1), prompts), "plain")
 
 
-def _selection(name: str, plans: Mapping[str, SelectionPlan], scales: Mapping[str, float], wrong_prompt: bool = False) -> Arm:
+Plan = Callable[[LabModel], tuple[SelectionPlan, float]]
+"""A selection's plan for a model, and what the draws are multiplied by."""
+
+
+def _preset(selection: str) -> Plan:
+    return lambda model: plan_for(selection, model.family, model.guidance)
+
+
+def _unscaled(selection: str) -> Plan:
+    return lambda model: (plan_for(selection, model.family, model.guidance)[0], 1.0)
+
+
+def _selection(name: str, plan_of: Plan, wrong_prompt: bool = False) -> Arm:
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
         asked = prompts[1:] + prompts[:1] if wrong_prompt else prompts
-        scale = scales[model.family]
-        selected = select(plans[model.family], lambda k: draw(k) * scale, LabPreview(model, asked))
+        plan, scale = plan_of(model)
+        selected = select(plan, lambda k: draw(k) * scale, LabPreview(model, asked))
         if wrong_prompt:
             return model.sample(selected.noise, prompts)
         return LabPreview(model, prompts).finish(selected)
 
-    return Arm(name, sample, f"select {dict(plans)} {dict(scales)} wrong prompt {wrong_prompt}")
+    return Arm(name, sample, lambda model: f"select {plan_of(model)} wrong prompt {wrong_prompt}")
 
 
 def _equal_cost(name: str) -> Arm:
     """Plain noise with as many more sampler steps as Automatic's evaluations would pay for, rounded up."""
-    steps = {family: math.ceil(STEPS + extra_evaluations(plan, GUIDANCE[family]) / 2) for family, plan in AUTOMATIC.items()}
+
+    def steps(model: LabModel) -> int:
+        plan, _ = plan_for("automatic", model.family, model.guidance)
+        return math.ceil(STEPS + extra_evaluations(plan, model.guidance) / (1 if model.guidance == 1 else 2))
 
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
-        return model.sample(draw(1), prompts, steps[model.family])
+        return model.sample(draw(1), prompts, steps(model))
 
-    return Arm(name, sample, f"steps {steps}")
+    return Arm(name, sample, lambda model: f"steps {steps(model)}")
 
 
 def _custom_selection(name: str, text: str) -> Arm:
@@ -110,7 +129,7 @@ def _custom_selection(name: str, text: str) -> Arm:
         values[field] = None if value == "none" else number(value)
     scale = values.pop("noise_scale", 1.0)
     plan = SelectionPlan(**values)
-    return _selection(name, {"eps": plan, "flow": plan}, {"eps": scale, "flow": scale})
+    return _selection(name, lambda model: (plan, scale))
 
 
 def _steps(name: str, number: float) -> Arm:
@@ -179,15 +198,14 @@ def _best_of(name: str, number: float) -> Arm:
     return Arm(name, sample, f"oracle {draws}")
 
 
-_UNSCALED = {"eps": 1.0, "flow": 1.0}
 _PLAIN_NAMES: dict[str, Callable[[str], Arm]] = {
     "plain": _plain,
-    "automatic": lambda name: _selection(name, AUTOMATIC, AUTOMATIC_NOISE_SCALE),
-    "selection": lambda name: _selection(name, AUTOMATIC, _UNSCALED),
-    "light": lambda name: _selection(name, LIGHT, _UNSCALED),
+    "automatic": lambda name: _selection(name, _preset("automatic")),
+    "selection": lambda name: _selection(name, _unscaled("automatic")),
+    "light": lambda name: _selection(name, _preset("light")),
     "paper": lambda name: _settings(name, NoiseOrderSettings(enabled=True, preset="Paper")),
     "equal-cost": _equal_cost,
-    "wrong-prompt": lambda name: _selection(name, AUTOMATIC, _UNSCALED, wrong_prompt=True),
+    "wrong-prompt": lambda name: _selection(name, _unscaled("automatic"), wrong_prompt=True),
 }
 _NUMBERED: dict[str, Callable[[str, float], Arm]] = {
     "steps": _steps,

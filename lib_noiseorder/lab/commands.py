@@ -1,4 +1,4 @@
-"""`noiseorder lab train | evaluate | table | webui`."""
+"""`noiseorder lab train | evaluate | table`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from ..settings import PRESETS, RECOMMENDED, NoiseOrderSettings
+from ..progress import Bar
 
+_MODELS = ("eps", "flow", "distilled")
 _FAMILIES = ("eps", "flow")
 _TABLE_ARMS = (
     "plain,automatic,light,paper,equal-cost,wrong-prompt,steps:24,steps:32,scale:0.9,scale:0.8,erasure:16,"
@@ -19,7 +20,8 @@ _TABLE_ARMS = (
 def add_commands(subparsers: argparse._SubParsersAction) -> None:
     """Hang the lab's commands under a parser; each sets `run`, which takes the options and gives the exit status."""
     evaluate = subparsers.add_parser("evaluate", help="paired comparison of ways of making the noise, judged by the oracle")
-    evaluate.add_argument("--model", choices=_FAMILIES, required=True, help="which embedded model")
+    evaluate.add_argument("--model", choices=_MODELS, required=True, help="which embedded model")
+    evaluate.add_argument("--guidance", type=float, help="another guidance scale than the model's best one")
     evaluate.add_argument("--arms", default="plain,automatic,equal-cost", help="comma-separated (default: %(default)s)")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     evaluate.add_argument("--details", action="store_true", help="with --json: every figure, not only the main ones")
@@ -29,24 +31,14 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     table.add_argument("--arms", default=_TABLE_ARMS, help="comma-separated (default: %(default)s)")
     table.set_defaults(run=_table)
 
-    webui = subparsers.add_parser("webui", help="plain against ordered pictures of a running WebUI")
-    webui.add_argument("--url", default="http://127.0.0.1:7860", help="its address (default: %(default)s)")
-    webui.add_argument("--checkpoint", default="shapes-sd1", help="as the WebUI lists it (default: %(default)s)")
-    webui.add_argument("--sampler", default="Euler", help="default: %(default)s")
-    webui.add_argument("--preset", default=RECOMMENDED, choices=list(PRESETS), help="default: %(default)s")
-    webui.add_argument("--arms", default="plain,ordered,equal-cost", help="comma-separated (default: %(default)s)")
-    webui.add_argument("--json", action="store_true", help="print the figures as JSON")
-    webui.set_defaults(run=_webui)
-
-    for parser in (evaluate, table, webui):
+    for parser in (evaluate, table):
         parser.add_argument("--pairs", type=int, default=1024, help="prompt-seed pairs per arm (default: %(default)s)")
         parser.add_argument("--seed", type=int, default=1, help="decides prompts and noises (default: %(default)s)")
         parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    for parser in (evaluate, table):
         parser.add_argument("--resume", type=Path, metavar="FILE", help="keep finished work here, and go on from it")
 
     train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
-    train.add_argument("--model", choices=(*_FAMILIES, "oracle"), required=True)
+    train.add_argument("--model", choices=(*_MODELS, "oracle"), required=True)
     train.add_argument("--minutes", type=float, default=40, help="how long (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--start", type=Path, help="weights to go on from")
@@ -55,32 +47,12 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    _show(options.model, _run(options, options.model), options.json, options.details)
-    return 0
-
-
-def _webui(options: argparse.Namespace) -> int:
-    from .through_webui import ARMS, WebUI, compare
-
-    webui = WebUI(options.url, options.checkpoint, options.sampler)
-    settings = NoiseOrderSettings(enabled=True, preset=options.preset)
-    arms = [name.strip() for name in options.arms.split(",")]
-    if unknown := set(arms) - set(ARMS):
-        raise ValueError(f"unknown arm {min(unknown)!r}; there are {', '.join(ARMS)}")
-    bar = _Bar(options.checkpoint, arms, options.quiet)
-    try:
-        figures = compare(webui, settings, options.pairs, options.seed, arms, bar)
-    finally:
-        bar.close()
-    _show(options.checkpoint, figures, options.json, details=False)
-    return 0
-
-
-def _show(model: str, figures: dict, as_json: bool, details: bool) -> None:
-    if as_json:
-        print(json.dumps({"arms": {name: _main(figure, details) for name, figure in figures.items()}}))
+    figures = _run(options, options.model, options.guidance)
+    if options.json:
+        print(json.dumps({"arms": {name: _main(figure, options.details) for name, figure in figures.items()}}))
     else:
-        print("\n".join(_markdown(model, figures)))
+        print("\n".join(_markdown(options.model, figures)))
+    return 0
 
 
 def _table(options: argparse.Namespace) -> int:
@@ -101,14 +73,20 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace, family: str):
+def _run(options: argparse.Namespace, family: str, guidance: float | None = None):
     from .arms import Arm
     from .evaluation import evaluate
 
     arms = [Arm.named(name.strip()) for name in options.arms.split(",") if name.strip()]
-    bar = _Bar(family, [arm.name for arm in arms], options.quiet)
+    names = list(dict.fromkeys(["plain", *(arm.name for arm in arms)]))
+    bar = Bar(family, options.quiet)
+
+    def progress(arm: str, done: int, total: int) -> None:
+        bar(names.index(arm) * total + done, len(names) * total)
+
+    bar(0, len(names) * options.pairs)
     try:
-        return evaluate(family, arms, options.pairs, options.seed, options.resume, bar)
+        return evaluate(family, arms, options.pairs, options.seed, options.resume, progress, guidance)
     finally:
         bar.close()
 
@@ -147,24 +125,3 @@ def _markdown(family: str, figures: dict) -> list[str]:
             f"{arm.evaluations:g} | {variety} | {arm.frechet:.1f} |"
         )
     return lines
-
-
-class _Bar:
-    """A progress bar on stderr: redrawn in place on a terminal, one line per arm elsewhere."""
-
-    def __init__(self, family: str, arms: list[str], quiet: bool):
-        self._family, self._quiet, self._terminal, self._open = family, quiet, sys.stderr.isatty(), False
-        self._arms = list(dict.fromkeys(["plain", *arms]))
-
-    def __call__(self, arm: str, done: int, total: int) -> None:
-        if self._quiet or (done < total and not self._terminal):
-            return
-        share = (self._arms.index(arm) + done / total) / len(self._arms)
-        filled = round(30 * share)
-        text = f"{self._family} [{'#' * filled}{'.' * (30 - filled)}] {share:4.0%}  {arm} {done}/{total}"
-        print(f"\r\033[K{text}" if self._terminal else text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
-        self._open = self._terminal
-
-    def close(self) -> None:
-        if self._open:
-            print(file=sys.stderr)

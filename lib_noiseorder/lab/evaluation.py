@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from ..statistics import bootstrap, diversity, frechet
 from .arms import Arm, seed_draws
 from .model import LabModel
 from .oracle import Oracle
-from .statistics import bootstrap, diversity, frechet
 from .world import Prompt, place, render, test_prompts, to_latent
 
 PICTURES_PER_PROMPT = 2
@@ -78,22 +79,24 @@ def pairs_of(count: int, seed: int) -> tuple[list[Prompt], list[int], np.ndarray
 
 
 def evaluate(
-    family: str,
+    name: str,
     arms: Sequence[Arm],
     pairs: int,
     seed: int,
     resume: Path | None = None,
     progress: Progress = lambda *_: None,
+    guidance: float | None = None,
 ) -> dict[str, Figures]:
     """Draw and judge `pairs` pictures per arm.
 
     Args:
-        family: which embedded model, "eps" or "flow", at its best guidance.
+        name: which embedded model; see `lab.model.GUIDANCE`.
         arms: what to compare. `plain` is drawn too, first, since all are held against it.
         pairs: how many prompt-seed pairs.
         seed: decides prompts and noises.
         resume: a file that keeps finished chunks, so that an interrupted or extended run goes on where it was.
         progress: told after every chunk.
+        guidance: another guidance scale than the model's best one.
 
     Returns:
         Figures by arm name, in the arms' order.
@@ -103,14 +106,14 @@ def evaluate(
         OSError: the resume file cannot be read or written.
     """
     prompts, seeds, groups = pairs_of(pairs, seed)
-    model, oracle, kept = LabModel(family, "cuda" if torch.cuda.is_available() else "cpu"), Oracle(), _Kept(resume)
+    model, oracle, kept = LabModel(name, "cuda" if torch.cuda.is_available() else "cpu", guidance), Oracle(), _Kept(resume)
     arms = [Arm.named("plain"), *(arm for arm in arms if arm.name != "plain")]
     outcomes = {}
     for arm in arms:
         chunks = []
         for start in range(0, pairs, _CHUNK):
             part = slice(start, min(start + _CHUNK, pairs))
-            key = _key(arm, family, prompts[part], seeds[part])
+            key = _key(arm, model, prompts[part], seeds[part])
             chunk = kept.get(key)
             if chunk is None:
                 chunk = _draw(arm, model, oracle, prompts[part], seeds[part])
@@ -121,12 +124,25 @@ def evaluate(
             *(np.concatenate([getattr(chunk, field) for chunk in chunks]) for field in ("right", "share", "features")),
             evaluations=sum(chunk.evaluations * len(chunk.right) for chunk in chunks) / pairs,
         )
-    return figures_of(outcomes, prompts, groups, seed)
+    return figures_of(outcomes, prompts, groups, seed, oracle)
 
 
-def figures_of(outcomes: dict[str, Outcome], prompts: list[Prompt], groups: np.ndarray, seed: int) -> dict[str, Figures]:
+def judged(oracle: Oracle, latents: Tensor, prompts: list[Prompt], evaluations: float) -> Outcome:
+    """What the oracle reads in pictures [N, 3, 24, 24] (normalised pixels), one prompt each."""
+    verdicts = oracle.judge(latents, prompts)
+    return Outcome(
+        right=np.array([float(verdict.all) for verdict in verdicts]),
+        share=np.array([verdict.share for verdict in verdicts]),
+        features=oracle.read(latents)[1].numpy(),
+        evaluations=evaluations,
+    )
+
+
+def figures_of(
+    outcomes: dict[str, Outcome], prompts: list[Prompt], groups: np.ndarray, seed: int, oracle: Oracle
+) -> dict[str, Figures]:
     """Figures by arm name of outcomes that were drawn from the same pairs; one of them is named "plain"."""
-    reference = _renderings(Oracle(), prompts[::PICTURES_PER_PROMPT], seed)
+    reference = _renderings(oracle, prompts[::PICTURES_PER_PROMPT], seed)
     rare = np.array([prompt.rare for prompt in prompts])
     return {name: _figures(outcome, outcomes["plain"], groups, rare, reference) for name, outcome in outcomes.items()}
 
@@ -135,13 +151,7 @@ def _draw(arm: Arm, model: LabModel, oracle: Oracle, prompts: list[Prompt], seed
     model.evaluations = 0
     draw = seed_draws(seeds)
     pictures = arm.sample(model, prompts, lambda k: draw(k).to(model.device)).cpu()
-    verdicts = oracle.judge(pictures, prompts)
-    return Outcome(
-        right=np.array([float(verdict.all) for verdict in verdicts]),
-        share=np.array([verdict.share for verdict in verdicts]),
-        features=oracle.read(pictures)[1].numpy(),
-        evaluations=float(model.evaluations),
-    )
+    return judged(oracle, pictures, prompts, float(model.evaluations))
 
 
 def _renderings(oracle: Oracle, prompts: list[Prompt], seed: int) -> np.ndarray:
@@ -180,14 +190,15 @@ def _figures(outcome: Outcome, plain: Outcome, groups: np.ndarray, rare: np.ndar
 
 
 @cache
-def _weights(family: str) -> str:
-    return hashlib.sha256(files(__package__).joinpath(f"weights/{family}.safetensors").read_bytes()).hexdigest()
+def _weights(name: str) -> str:
+    return hashlib.sha256(files(__package__).joinpath(f"weights/{name}.safetensors").read_bytes()).hexdigest()
 
 
-def _key(arm: Arm, family: str, prompts: list[Prompt], seeds: list[int]) -> str:
-    """What a chunk's result depends on; `arm.recipe` changes when what the arm does changes."""
-    said = json.dumps([arm.recipe, family, _weights(family), [str(prompt) for prompt in prompts], seeds])
-    return f"{family} {arm.name} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
+def _key(arm: Arm, model: LabModel, prompts: list[Prompt], seeds: list[int]) -> str:
+    """What a chunk's result depends on; the arm's recipe changes when what the arm does changes."""
+    weights, texts = _weights(model.name), [str(prompt) for prompt in prompts]
+    said = json.dumps([arm.recipe_for(model), model.name, model.guidance, weights, texts, seeds])
+    return f"{model.name} {arm.name} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
 class _Kept:

@@ -1,4 +1,4 @@
-"""The lab's two trained models and their sampler."""
+"""The lab's trained models and their sampler."""
 
 from __future__ import annotations
 
@@ -13,29 +13,36 @@ from .network import ShapesNet
 from .world import NO_PROMPT, Prompt, to_tokens
 
 STEPS = 16
-GUIDANCE = {"eps": 3.5, "flow": 3.0}
-"""Each model's best classifier-free guidance scale."""
+GUIDANCE = {"eps": 3.5, "flow": 3.0, "distilled": 1.0}
+"""The models by name, each with its best classifier-free guidance scale. `distilled` has flow's in its weights."""
 
 
 class LabModel:
     """A trained model of the shapes world with its noise schedule.
 
+    Args:
+        name: one of GUIDANCE.
+        guidance: another scale than the model's best one.
+
     Attributes:
+        name: as given.
         family: "eps" (Stable Diffusion's schedule, non-zero terminal SNR) or "flow" (rectified flow).
         evaluations: network evaluations per picture so far; reset it at will.
+        net: the network.
     """
 
-    def __init__(self, family: str, device: str | torch.device = "cpu"):
-        if family not in GUIDANCE:
-            raise ValueError(f"family must be one of {', '.join(GUIDANCE)}, got {family!r}")
-        self.family = family
-        self.guidance = GUIDANCE[family]
+    def __init__(self, name: str, device: str | torch.device = "cpu", guidance: float | None = None):
+        if name not in GUIDANCE:
+            raise ValueError(f"the model must be one of {', '.join(GUIDANCE)}, got {name!r}")
+        self.name = name
+        self.family = "eps" if name == "eps" else "flow"
+        self.guidance = GUIDANCE[name] if guidance is None else guidance
         self.device = torch.device(device)
         self.evaluations = 0
-        weights = load(files(__package__).joinpath(f"weights/{family}.safetensors").read_bytes())
-        self._net = ShapesNet()
-        self._net.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-        self._net.eval().requires_grad_(False).to(self.device)
+        weights = load(files(__package__).joinpath(f"weights/{name}.safetensors").read_bytes())
+        self.net = ShapesNet()
+        self.net.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        self.net.eval().requires_grad_(False).to(self.device)
         self._alpha_bar = alpha_bar()
 
     def level(self, timestep: float) -> NoiseLevel:
@@ -44,6 +51,13 @@ class LabModel:
             return NoiseLevel.flow(timestep)
         return NoiseLevel.variance_preserving(self._alpha_bar[round(timestep * 999)].item())
 
+    def timestep_of(self, noise_share: float) -> float:
+        """The fraction of the schedule whose sigma / (alpha + sigma) is nearest to `noise_share`."""
+        if self.family == "flow":
+            return noise_share
+        alpha, sigma = self._alpha_bar.sqrt(), (1 - self._alpha_bar).sqrt()
+        return (sigma / (alpha + sigma) - noise_share).abs().argmin().item() / 999
+
     @torch.no_grad()
     def predict(self, x: Tensor, timestep: float, tokens: Tensor) -> Tensor:
         """One evaluation: eps or velocity [B, 3, 24, 24] for noisy pixels at a fraction of the schedule."""
@@ -51,7 +65,7 @@ class LabModel:
         time = torch.full((len(x),), timestep, device=x.device)
         if self.family == "eps":
             time = (time * 999).round() / 999
-        return self._net(x, time, tokens)
+        return self.net(x, time, tokens)
 
     @torch.no_grad()
     def predict_pair(self, x: Tensor, timestep: float, tokens: Tensor) -> tuple[Tensor, Tensor]:

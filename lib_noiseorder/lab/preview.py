@@ -25,9 +25,7 @@ class LabPreview:
         return noise
 
     def level(self, noise_share: float) -> NoiseLevel:
-        timestep = noise_share
-        if self._model.family == "eps":
-            timestep = min((number / 999 for number in range(1000)), key=lambda t: abs(self._share(t) - noise_share))
+        timestep = self._model.timestep_of(noise_share)
         level = self._model.level(timestep)
         self._timestep_of[level] = timestep
         return level
@@ -60,7 +58,3 @@ class LabPreview:
                 tokens = torch.full_like(self._tokens, NO_PROMPT)
                 unprompted = clean(self._model.predict(x, self._timestep_of[level], tokens), x, level, self._model.family)
         return unprompted + self.guidance * (prompted - unprompted)
-
-    def _share(self, timestep: float) -> float:
-        level = self._model.level(timestep)
-        return level.sigma / (level.alpha + level.sigma)

@@ -1,4 +1,4 @@
-"""Training of the lab's networks: the eps model, the flow model and the oracle's detector.
+"""Training of the lab's networks: the eps model, the flow model, its distilled student and the oracle's detector.
 
 Forty minutes on one CPU core give a model like the embedded ones; a GPU is used when there is one.
 """
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from .model import alpha_bar
+from .model import LabModel, alpha_bar
 from .network import ShapesNet
 from .oracle import Detector
 from .world import COLOURS, NO_PROMPT, SHAPES, SIZE, Thing, dataset, render, to_latent, to_tokens
@@ -35,10 +35,11 @@ _MAX_LAYOUT_WEIGHT = 30.0
 
 
 def train(family: str, minutes: float, seed: int, out: Path, start: Path | None, log: Log) -> None:
-    """Train an eps or a flow model; the averaged weights are saved every 90 seconds, as fp16.
+    """Train one of the lab's models; the averaged weights are saved every 90 seconds, as fp16.
 
     Args:
-        family: "eps" or "flow".
+        family: "eps", "flow", or "distilled": the packaged flow model's guided prediction learnt by one network that
+            needs no guidance, as in FLUX.1; it starts from the flow model's weights unless `start` says otherwise.
         minutes: wall-clock time.
         start: weights to go on from; an interrupted training goes on from its own `out`.
 
@@ -58,9 +59,11 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
             net.load_state_dict({name: tensor.float() for name, tensor in load_file(start).items()})
         except RuntimeError as error:
             raise ValueError(f"{start} does not hold weights of this network: {error}") from None
+    elif family == "distilled":
+        net.load_state_dict(LabModel("flow").net.state_dict())
     average.load_state_dict(net.state_dict())
     optimizers = _optimizers(net)
-    loss_of = _eps_loss if family == "eps" else _flow_loss
+    loss_of = {"eps": _eps_loss, "flow": _flow_loss}.get(family) or _distillation_loss(LabModel("flow", device))
     schedule = alpha_bar().to(device)
     began = saved = time.monotonic()
     losses: list[Tensor] = []
@@ -105,12 +108,33 @@ def _eps_loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> T
 
 
 def _flow_loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
-    """Squared error of the velocity eps − x0; half of the times uniform, half logit-normal towards the noisy end."""
-    uniform, normal = torch.rand(len(x0), device=x0.device), torch.randn(len(x0), device=x0.device)
-    t = torch.where(torch.rand(len(x0), device=x0.device) < 0.5, uniform, torch.sigmoid(normal + 0.3))
+    """Squared error of the velocity eps − x0."""
+    t = _flow_times(x0)
     eps, share = torch.randn_like(x0), t.view(-1, 1, 1, 1)
     prediction = net((1 - share) * x0 + share * eps, t, tokens)
     return (prediction - (eps - x0)).square().mean()
+
+
+def _distillation_loss(teacher: LabModel) -> Callable[[ShapesNet, Tensor, Tensor, Tensor], Tensor]:
+    """Squared error against the teacher's velocity under its best guidance."""
+
+    def loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
+        t = _flow_times(x0)
+        share = t.view(-1, 1, 1, 1)
+        x = (1 - share) * x0 + share * torch.randn_like(x0)
+        with torch.no_grad():
+            both = torch.cat([tokens, torch.full_like(tokens, NO_PROMPT)])
+            prompted, unprompted = teacher.net(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+            target = unprompted + teacher.guidance * (prompted - unprompted)
+        return (net(x, t, tokens) - target).square().mean()
+
+    return loss
+
+
+def _flow_times(x0: Tensor) -> Tensor:
+    """A time per picture: half of them uniform, half logit-normal towards the noisy end."""
+    uniform, normal = torch.rand(len(x0), device=x0.device), torch.randn(len(x0), device=x0.device)
+    return torch.where(torch.rand(len(x0), device=x0.device) < 0.5, uniform, torch.sigmoid(normal + 0.3))
 
 
 def _optimizers(net: ShapesNet) -> list[torch.optim.Optimizer]:

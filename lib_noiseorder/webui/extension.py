@@ -9,7 +9,9 @@ from fastapi import HTTPException
 from modules import errors
 
 from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings, SettingsError
-from . import outcome, showing, twin
+from . import grid, outcome, showing, twin
+from .nesting import is_inner_pass
+from .remembered import RememberedNoise
 from .session import Session, forget
 
 
@@ -21,7 +23,7 @@ def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:
     outcome.forget(p)
     showing.taken(p)
     try:
-        NoiseOrderSettings.from_args(args)
+        _settings(p, args)
     except SettingsError as error:
         refusal = HTTPException(status_code=422, detail=str(error))
         if getattr(p, "is_api", False):
@@ -32,22 +34,26 @@ def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:
             p.init = init
 
 
-def start_batch(p: Any, args: Sequence[Any]) -> None:
-    """`process_batch`: arm the noise source, or leave without a trace."""
+def start_batch(p: Any, args: Sequence[Any], remembered: RememberedNoise | None = None) -> None:
+    """`process_batch`: arm the noise source, or leave without a trace.
+
+    Args:
+        remembered: the ordered noise of earlier jobs; None remembers nothing.
+    """
     previous = Session.of(p)
     if previous is not None:
         previous.close(p)
     forget(p)
     try:
-        settings = NoiseOrderSettings.from_args(args)
+        settings = _settings(p, args)
     except SettingsError as error:
         message = str(error).removeprefix(f"{INFOTEXT_PREFIX}: ")
         print(f"{INFOTEXT_PREFIX}: switched off for this picture: {message}")
         p.extra_generation_params[f"{INFOTEXT_PREFIX} error"] = message
         p.comment(f"{INFOTEXT_PREFIX}: {message}")
         return
-    if settings.enabled:
-        Session(settings).arm(p)
+    if settings.enabled and (settings.inner_passes or not is_inner_pass(p)):
+        Session(settings, remembered).arm(p)
 
 
 def before_sampling(p: Any) -> None:
@@ -74,7 +80,7 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
     outcome.forget(p)
     shown = showing.taken(p)
     try:
-        settings = NoiseOrderSettings.from_args(args)
+        settings = _settings(p, args)
     except SettingsError:
         return
     if not settings.enabled:
@@ -90,3 +96,7 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
         except Exception as error:
             errors.report(f"{INFOTEXT_PREFIX}: {what} failed", exc_info=True)
             processed.comments += f"{INFOTEXT_PREFIX}: {what} failed, {type(error).__name__}: {error}\n"
+
+
+def _settings(p: Any, args: Sequence[Any]) -> NoiseOrderSettings:
+    return grid.in_cell(p, NoiseOrderSettings.from_args(args))

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from modules.shared import state
+from modules.shared import opts, state
 from torch import Tensor
 
 from ..denoiser import NoiseLevel, along_noise
@@ -26,36 +26,64 @@ class HostModel:
         guidance: the job's classifier-free guidance scale; 1 where the host has no negative prompt to ask with.
         family: "flow" for flow models, "eps" for all others.
         follows: whether the sampler takes Euler steps.
-        evaluations: what one question costs per picture.
-        memory: every answer given so far.
+        evaluations: what one question costs per picture; more than 1 where several prompts are joined by `AND`.
+        pair_evaluations: what a question with the prompt and without costs.
+        questions: how many questions there will be, for the progress display; 0 if that is not known.
+        memory: every answer given as `Preview`.
     """
 
     def __init__(
-        self, p: Any, model: Any, extra_args: dict[str, Any], latent: Tensor | None, noise_multiplier: float
+        self,
+        p: Any,
+        model: Any,
+        extra_args: dict[str, Any],
+        latent: Tensor | None,
+        noise_multiplier: float,
+        steps: int | None = None,
     ):
         self._p = p
         self._model = model
         self._arguments = extra_args
         self._latent = latent
         self._noise_multiplier = noise_multiplier
-        self._asked = 0
-        self._flow = is_flow(p.sd_model)
-        self.family = "flow" if self._flow else "eps"
+        self._steps = steps
+        self.questions = self._asked = 0
+        self.family = family_of(p.sd_model)
+        self._flow = self.family == "flow"
         self.follows = takes_euler_steps(p)
         self.memory = Memory()
         self._sigmas = model.inner_model.sigmas
         self._pair: tuple[Tensor, Tensor] | None = None
-        self.guidance = 1.0 if extra_args["uncond"] is None else float(extra_args["cond_scale"])
+        hires_guidance = getattr(p, "hr_cfg", None) if getattr(p, "is_hr_pass", False) else None  # Forge has one of its own
+        guidance = extra_args["cond_scale"] if hires_guidance is None else hires_guidance
+        self.guidance = 1.0 if extra_args["uncond"] is None else float(guidance)
         # A1111 leaves the noise of the unconditional half out, but not its picture: shapes would not match
         self._needs_both_halves = hasattr(model, "combine_denoised") and _conditions_on_a_picture(extra_args["image_cond"])
-        self.evaluations = 2 if self._needs_both_halves else 1
+        prompts = _prompts_per_picture(extra_args["cond"])
+        self.pair_evaluations = prompts + 1
+        self.evaluations = prompts + 1 if self._needs_both_halves else prompts
 
     # -- Denoiser --------------------------------------------------------------------------------------------------
 
     def __call__(self, noise: Tensor, timestep: float) -> Tensor:
         level = self.level(timestep) if self._flow else self._at(timestep)
-        x = noise if self._flow else noise * (level.sigma**2 + 1) ** 0.5
-        return along_noise(self.predict(x, level), x, level, "x0", flow=self._flow)
+        x = self._noisy(noise, level)
+        with self.memory.forgetting():
+            prompted = self.predict(x, level)
+        return along_noise(prompted, x, level, "x0", flow=self._flow)
+
+    @property
+    def noisiest(self) -> float:
+        """The noise that the sampler starts with, as a timestep of `__call__`; 1 in txt2img, whatever its scheduler."""
+        if self._latent is None:
+            return 1.0
+        sigma = self._course[0][0]
+        return sigma if self._flow else (self._sigmas - sigma).abs().argmin().item() / (len(self._sigmas) - 1)
+
+    @property
+    def schedule(self) -> Tensor:
+        """The checkpoint's noise levels as sigmas, cleanest first."""
+        return self._sigmas
 
     # -- Preview ---------------------------------------------------------------------------------------------------
 
@@ -77,13 +105,29 @@ class HostModel:
         return self._ask(x, level, self._step(level) // 2 * 2 + 1, cond_scale=1.0, s_min_uncond=least_sigma)[0]
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        return self._ask(x, level, self._step(level), cond_scale=self.guidance, s_min_uncond=0.0)
+        with _negative_prompt_from_the_first_step():
+            return self._ask(x, level, self._step(level), cond_scale=self.guidance, s_min_uncond=0.0)
+
+    def answers_for(self, guided_denoiser: Any) -> bool:
+        """Whether the host's sampler asks the same kind of function, so that it may be given the remembered answers.
+
+        A1111's LCM sampler, for one, scales the model's answers in its own way.
+        """
+        asked, _ = model_function(self._p.sd_model, self._model)
+        asking, _ = model_function(self._p.sd_model, guided_denoiser)
+        return type(asked) is type(asking)
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
     @cached_property
     def _course(self):
-        return sampler_course(self._p, self._latent, self._sigmas, self._flow)
+        return sampler_course(self._p, self._latent, self._sigmas, self._flow, self._steps)
+
+    def _noisy(self, noise: Tensor, level: NoiseLevel) -> Tensor:
+        """Pure noise as the latent of a level; in img2img the picture under that noise, as the sampler starts from it."""
+        if self._latent is not None:
+            return level.alpha * self._latent + level.sigma * self._noise_multiplier * noise
+        return noise if self._flow else noise * (level.sigma**2 + 1) ** 0.5
 
     def _at(self, timestep: float) -> NoiseLevel:
         return self._level(self._sigmas[round(timestep * (len(self._sigmas) - 1))].item())
@@ -98,9 +142,14 @@ class HostModel:
     def _ask(self, x: Tensor, level: NoiseLevel, step: int, **how: float) -> tuple[Tensor, Tensor]:
         """x0 with the prompt and without, as the host's denoiser predicts them before guidance."""
         self._asked += 1
-        state.textinfo = f"Noise Order: reading the prompt's semantics, question {self._asked}"
+        of_all = f"/{self.questions}" if self.questions else ""
+        state.textinfo = f"Noise Order: reading the prompt's semantics {self._asked}{of_all}"
         self._model.step = step
-        with self._before_guidance(), self.memory.recording(*model_function(self._p.sd_model, self._model)):
+        with (
+            _hires_guidance(self._p, how["cond_scale"]),
+            self._before_guidance(),
+            self.memory.recording(*model_function(self._p.sd_model, self._model)),
+        ):
             self._model(x, x.new_full((len(x),), level.sigma), **{**self._arguments, **how})
         return self._pair
 
@@ -134,21 +183,85 @@ class HostModel:
         return self._pair[0]
 
 
+@contextmanager
+def _hires_guidance(p: Any, scale: float) -> Iterator[None]:
+    """Hosts with a guidance scale of the hires pass' own let it win over the scale they are asked with."""
+    before = getattr(p, "hr_cfg", None)
+    if before is None:
+        yield
+        return
+    p.hr_cfg = scale
+    try:
+        yield
+    finally:
+        p.hr_cfg = before
+
+
+@contextmanager
+def _negative_prompt_from_the_first_step() -> Iterator[None]:
+    """Shadow the option by which hosts ignore the negative prompt early; Forge Classic always does so at step 0."""
+    shadow = vars(opts)
+    kept = {name: shadow[name] for name in ("skip_early_cond",) if name in shadow}
+    shadow["skip_early_cond"] = -1.0
+    try:
+        yield
+    finally:
+        del shadow["skip_early_cond"]
+        shadow.update(kept)
+
+
 def model_function(sd_model: Any, guided_denoiser: Any) -> tuple[Any, str]:
     """The object and the name of its method that both hosts' guided denoisers ask for every evaluation."""
     objects = getattr(sd_model, "forge_objects", None)
     return (guided_denoiser.inner_model, "forward") if objects is None else (objects.unet.model, "apply_model")
 
 
+class UnknownModel(Exception):
+    """A checkpoint whose predictions we cannot read."""
+
+
+def family_of(sd_model: Any) -> str:
+    """The kind of checkpoint: "flow" (Flux, SD3, Wan …), or "eps" for one that predicts the noise or v.
+
+    Raises:
+        UnknownModel: any other kind of prediction.
+    """
+    kind = _prediction(sd_model)
+    for family, kinds in _KINDS.items():
+        if kind in kinds:
+            return family
+    raise UnknownModel(f"this checkpoint predicts {kind!r}, which Noise Order cannot read")
+
+
 def is_flow(sd_model: Any) -> bool:
-    """Whether the checkpoint is a flow model (Flux, SD3 …)."""
+    """Whether the checkpoint is a flow model; False for unknown ones."""
+    return _prediction(sd_model) in _KINDS["flow"]
+
+
+_KINDS = {
+    "flow": ("const", "sd3", "flow", "flux"),
+    "eps": ("epsilon", "eps", "v_prediction", "v", "edm", "v_prediction_edm"),
+}
+"""What the hosts call the kinds of predictions."""
+
+
+def _prediction(sd_model: Any) -> str:
+    """The host's own name for what the checkpoint predicts."""
     objects = getattr(sd_model, "forge_objects", None)
-    predictor = getattr(getattr(getattr(objects, "unet", None), "model", None), "predictor", None)
-    if predictor is not None:
-        return predictor.prediction_type == "const"
-    return bool(getattr(sd_model, "is_sd3", False))
+    if objects is None:
+        return "sd3" if getattr(sd_model, "is_sd3", False) else getattr(sd_model, "parameterization", "nothing known")
+    model = objects.unet.model
+    if hasattr(model, "predictor"):
+        return model.predictor.prediction_type
+    return model.model_type.name.lower()
 
 
 def _conditions_on_a_picture(image_conditioning: Tensor | None) -> bool:
     """Whether an inpainting or unCLIP checkpoint gets a picture besides the noise, and not the hosts' 1×1 stand-in."""
     return image_conditioning is not None and image_conditioning.shape[2:] != (1, 1)
+
+
+def _prompts_per_picture(conditioning: Any) -> int:
+    """How many prompts are joined by `AND`, in the picture that has most."""
+    pictures = getattr(conditioning, "batch", None)
+    return max(map(len, pictures)) if pictures else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ class Memory:
 
     def __init__(self) -> None:
         self.hits = 0
+        self._listening = True
         self._answers: list[tuple[Tensor, tuple, dict, Tensor]] = []
 
     @contextmanager
@@ -32,6 +33,8 @@ class Memory:
         """Remember every answer of owner.name meanwhile."""
 
         def record(original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            if not self._listening:
+                return original(x, *args, **kwargs)
             question = x.clone(), _containers_copied(args), _containers_copied(kwargs)  # models write into their arguments
             answer = original(x, *args, **kwargs)
             self._answers.append((*question, answer.clone()))
@@ -41,11 +44,22 @@ class Memory:
             yield
 
     @contextmanager
+    def forgetting(self) -> Iterator[None]:
+        """Remember nothing meanwhile: the sampler will not ask these questions."""
+        self._listening = False
+        try:
+            yield
+        finally:
+            self._listening = True
+
+    @contextmanager
     def answering(self, owner: Any, name: str) -> Iterator[None]:
         """Answer owner.name from memory until the first question that is not remembered."""
 
         def answer(original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            found = self._recall(x, args, kwargs)
+            found = None
+            with suppress(Exception):  # asking again costs time only
+                found = self._recall(x, args, kwargs)
             if found is None:
                 self._answers.clear()
                 return original(x, *args, **kwargs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import gradio as gr
@@ -31,6 +32,8 @@ class Panel:
     Attributes:
         components: one per knob, in the knobs' order; the values of a generation come in this order.
         infotext_fields: (component, function of the parsed infotext) pairs for the host's paste button.
+        paste_field_names: those of these functions whose components "Send to" copies to another tab's panel. The panels of
+            all tabs share the functions; the hosts find a component's counterpart by them.
     """
 
     def __init__(self, tab: str, saved: SavedPresets | None = None):
@@ -45,6 +48,7 @@ class Panel:
         by_name = {knob.name: _pasted(knob) for knob in KNOBS}
         self.infotext_fields = [(made[name], function) for name, function in by_name.items()]
         self.infotext_fields.append((self._menu, by_name["preset"]))
+        self.paste_field_names = list(by_name.values())
         self._connect(made)
 
     # -- layout ----------------------------------------------------------------------------------------------------
@@ -171,6 +175,7 @@ def _not_in_ui_config(component: Any) -> Any:
     return component
 
 
+@cache
 def _pasted(knob: Knob) -> Callable[[dict[str, Any]], Any]:
     """What a pasted infotext sets the knob to: its value there; off for the switch, untouched for others, if absent."""
 

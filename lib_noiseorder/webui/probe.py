@@ -38,6 +38,8 @@ class Sampling:
     image_conditioning: Any
     noise_multiplier: float = 1.0
     """The host's factor on img2img's noise."""
+    steps: int | None = None
+    """The host's own argument of that name, which its hires pass has."""
 
 
 def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T]) -> T:
@@ -61,7 +63,7 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
     def in_place_of_the_steps(model, x, extra_args=None, disable=None, callback=None):
         model.mask = model.nmask = None  # the question is about the noise alone, not about an inpainting blend
         try:
-            outcome.append(work(HostModel(p, model, extra_args, sampling.latent, sampling.noise_multiplier)))
+            outcome.append(work(HostModel(p, model, extra_args, sampling.latent, sampling.noise_multiplier, sampling.steps)))
         except Exception as error:  # the host's clean-up after the steps must run
             failure.append(error)
         return x
@@ -76,7 +78,7 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
             noise.clone(),
             sampling.conditioning,
             sampling.unconditional_conditioning,
-            steps=p.steps,
+            steps=sampling.steps or p.steps,
             image_conditioning=sampling.image_conditioning,
         )
     if failure:

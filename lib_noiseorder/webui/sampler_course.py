@@ -12,7 +12,9 @@ from torch import Tensor
 _STRAIGHT = ("Euler", "DDIM")
 
 
-def sampler_course(p: Any, latent: Tensor | None, sigmas: Tensor, flow: bool) -> tuple[list[float], Callable[[Tensor], Tensor]]:
+def sampler_course(
+    p: Any, latent: Tensor | None, sigmas: Tensor, flow: bool, steps: int | None = None
+) -> tuple[list[float], Callable[[Tensor], Tensor]]:
     """The sigmas of the sampler's calls, noisiest first, and a function from noise [B, …] to its first latent.
 
     Args:
@@ -20,11 +22,14 @@ def sampler_course(p: Any, latent: Tensor | None, sigmas: Tensor, flow: bool) ->
         latent: what img2img starts from [B, …]; None for txt2img.
         sigmas: the checkpoint's noise schedule, cleanest first.
         flow: whether it is a flow model.
+        steps: the host's own argument of that name, which its hires pass has.
     """
     sampler, k_diffusion = p.sampler, hasattr(p.sampler, "get_sigmas")
-    steps, encoding_steps = p.steps, None
+    encoding_steps = None
     if latent is not None:
-        steps, encoding_steps = sd_samplers_common.setup_img2img_steps(p)
+        steps, encoding_steps = sd_samplers_common.setup_img2img_steps(p, steps)
+    else:
+        steps = steps or p.steps
     if k_diffusion:
         course = [float(sigma) for sigma in sampler.get_sigmas(p, steps) if sigma > 0]
         course = course[0 if encoding_steps is None else steps - encoding_steps - 1 :]
@@ -46,4 +51,5 @@ def sampler_course(p: Any, latent: Tensor | None, sigmas: Tensor, flow: bool) ->
 
 def takes_euler_steps(p: Any) -> bool:
     """Whether the sampler goes straight from one level to the next, so that a preview meets its very latents."""
-    return p.sampler_name in _STRAIGHT and not getattr(p, "s_churn", 0)
+    running = getattr(getattr(p, "sampler", None), "config", None)  # the hires pass may have a sampler of its own
+    return getattr(running, "name", p.sampler_name) in _STRAIGHT and not getattr(p, "s_churn", 0)

@@ -1,40 +1,42 @@
-"""One batch's way through the WebUI: armed noise source → wrapped sampler → report. Leaves nothing behind."""
+"""One batch's way through the WebUI: armed noise source → wrapped samplers → report. Leaves nothing behind."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import torch
 from modules import errors
 from torch import Tensor
 
-from ..ordering import Report, erased_candidate, inject_semantics, select_candidate
-from ..settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
-from .draws import extra_draws
-from .host_model import HostModel, model_function
-from .memory import Memory
+from ..ordering import Report
+from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from .outcome import note_batch
-from .probe import Interrupted, Sampling, ask_model
+from .probe import Sampling
+from .remembered import RememberedNoise
+from .sampler_pass import SamplerPass, reason_of
 from .showing import Showing
 
 _ON_JOB = "_noise_order_session"
+_HIRES = "hires pass: "
 
 
 class Session:
     """The ordering of the initial noise of one batch, from `process_batch` to `postprocess_batch`."""
 
-    def __init__(self, settings: NoiseOrderSettings):
+    def __init__(self, settings: NoiseOrderSettings, remembered: RememberedNoise | None = None):
         self.settings = settings
-        self.report: Report | None = None
-        self.finished = False
+        self._remembered = remembered
+        self._first: SamplerPass | None = None
+        self._hires: SamplerPass | None = None
+        self._left_alone = "this job does not sample from the seed's noise"
+        self._failure = ""
+        self._told: set[str] = set()
         self._showing = Showing() if settings.show_injected else None
         self._started = time.perf_counter()
-        self._memory: Memory | None = None
-        self._unhook: list[Callable[[], None]] = []
+        self._unhook: list[tuple[Any, Callable[[], None]]] = []
 
     @staticmethod
     def of(p: Any) -> Session | None:
@@ -45,125 +47,119 @@ class Session:
     def arm(self, p: Any) -> None:
         """Let the first `p.rng.next()` of the batch give the erased noise."""
         setattr(p, _ON_JOB, self)
-        self._replace_once(p.rng, "next", self._erased)
+        self._replace_once(p.rng, "next", self._next)
 
-    def _erased(self, next_noise: Callable[[], Tensor], *, of: Any) -> Tensor:
-        first = next_noise()
-        self.report = Report.before(first)
-        draw_more = extra_draws(of)
-        self._draw = lambda k: first if k == 1 else draw_more(k)
+    def _next(self, next_noise: Callable[[], Tensor], *, of: Any) -> Tensor:
+        noise = next_noise()
         try:
-            noise = erased_candidate(self.settings, self._draw, 1)
+            self._first = SamplerPass(self.settings, noise.clone(), of, self._showing, self._remembered)
+            self._left_alone = "the host's sampler was not seen, the noise is erased only"
+            return self._first.erased()
         except Exception as error:
-            self._skip("erasure", error)
-            noise = first.clone()
-        self._given = noise.clone()  # the host goes on with `noise` and may change it in place
-        return noise
+            self._first = None
+            self._give_up(error)
+            return noise
 
     # -- process_before_every_sampling -----------------------------------------------------------------------------
 
     def wrap_sampler(self, p: Any) -> None:
-        """Let the next call of the host's sampler start from the ordered noise, after every other script's hook."""
-        if self.finished or self.report is None or getattr(p, "is_hr_pass", False):
+        """Let the next call of the host's sampler start from the ordered noise, after every other script's hook.
+
+        Some hosts call the hook twice before their hires pass: the second time finds the sampler wrapped.
+        """
+        if any(owner is p.sampler for owner, _ in self._unhook):
+            return
+        if getattr(p, "is_hr_pass", False):
+            if not self.settings.hires_pass:
+                if self._first is None:
+                    self._left_alone = "there was a hires pass only, and that is left alone"
+                return
+        elif self._first is None or self._first.finished:
             return
         self._replace_once(p.sampler, "sample", self._txt2img)
         self._replace_once(p.sampler, "sample_img2img", self._img2img)
 
     def _txt2img(self, sample, p, x, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
         sampling = Sampling(p, None, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
-        x = self._ordered(sampling, x)
-        with self._remembering(p):
+        x = self._ordered(self._first, sampling, x)
+        with self._reporting(p, self._first):
             return sample(p, x, conditioning, unconditional_conditioning, *args, **kwargs)
 
     def _img2img(self, sample, p, x, noise, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
-        multiplier = getattr(p, "initial_noise_multiplier", 1.0) or 1.0
-        image_conditioning = kwargs.get("image_conditioning")
-        sampling = Sampling(p, x, conditioning, unconditional_conditioning, image_conditioning, multiplier)
-        noise = self._ordered(sampling, noise)
-        with self._remembering(p):
+        hires = getattr(p, "is_hr_pass", False)
+        running, noise = self._hires_begun(p, noise) if hires else (self._first, noise)
+        sampling = Sampling(
+            p, x, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"),
+            noise_multiplier=getattr(p, "initial_noise_multiplier", 1.0) or 1.0, steps=kwargs.get("steps"),
+        )  # fmt: skip
+        noise = self._ordered(running, sampling, noise)
+        with self._reporting(p, running):
             return sample(p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs)
 
-    def _ordered(self, sampling: Sampling, noise: Tensor) -> Tensor:
-        """The noise selected and injected as the settings say; the noise as it is if anything fails.
-
-        The host's img2img noise multiplier is divided out meanwhile: the model is shown unit-variance noise.
-        """
-        settings, report, multiplier = self.settings, self.report, sampling.noise_multiplier
-        unit = noise / multiplier if multiplier != 1 else noise
-        asks = "injection" if settings.selection == "off" else "selection and injection"
+    def _hires_begun(self, p: Any, noise: Tensor) -> tuple[SamplerPass | None, Tensor]:
+        """The hires pass and its erased noise; the host's noise alone if it cannot begin."""
         try:
-            if self._showing:
-                self._showing.add("noise before", self._draw(1))
-            if settings.asks_the_model:
-                ordered = ask_model(sampling, unit, lambda model: self._work(unit, model))
-            else:
-                ordered = inject_semantics(settings, unit, None, report).noise
-            if self._showing:
-                self._showing.add("noise after", ordered)
-            if ordered is not unit:
-                noise = ordered * multiplier if multiplier != 1 else ordered
-        except Interrupted:
-            report.skipped.append(f"{asks}: interrupted")
+            showing = self._showing if self._first is None else None
+            self._hires = SamplerPass(self.settings, noise.clone(), p.rng, showing, self._remembered)
+            return self._hires, self._hires.erased()
         except Exception as error:
-            self._skip(asks, error)
-        return noise
+            self._hires = None
+            self._give_up(error)
+            return None, noise
 
-    def _work(self, unit: Tensor, model: HostModel) -> Tensor:
-        """Selection and injection with the loaded checkpoint."""
-        settings, report = self.settings, self.report
-        if settings.selection != "off" and not torch.allclose(unit, self._given.to(unit), atol=1e-4):
-            report.skipped.append("selection: another script replaced the noise")
-            settings = dataclasses.replace(settings, preset=CUSTOM, selection="off")
-
-        def candidate(k: int) -> Tensor:
-            return unit if k == 1 else erased_candidate(settings, self._draw, k).to(unit)
-
-        with self._watching(model):
-            noise = select_candidate(settings, candidate, model, report)
-            self._memory = model.memory if report.saved_evaluations else None
-            if self._showing and report.chosen:
-                self._showing.add_candidates()
-            ordered = inject_semantics(settings, noise, model, report).noise
-            if self._showing and report.correlation is not None:
-                self._showing.add_predictions(settings)
-                self._showing.add("injected", _unit(ordered / settings.noise_scale - noise))
-        return ordered
-
-    def _watching(self, model: HostModel) -> AbstractContextManager[None]:
-        return self._showing.watching(model) if self._showing else nullcontext()
+    def _ordered(self, running: SamplerPass | None, sampling: Sampling, noise: Tensor) -> Tensor:
+        try:
+            return noise if running is None else running.ordered(sampling, noise)
+        except Exception as error:
+            self._give_up(error)
+            return noise
 
     @contextmanager
-    def _remembering(self, p: Any) -> Iterator[None]:
-        """The host's sampler runs: answer its first questions from memory; then report."""
+    def _reporting(self, p: Any, running: SamplerPass | None) -> Iterator[None]:
+        """The host's sampler runs; then write into the infotext what happened."""
         try:
-            if self._memory is None:
-                yield
-                return
-            with self._memory.answering(*model_function(p.sd_model, p.sampler.model_wrap_cfg)):
+            with running.remembering(p) if running is not None else nullcontext():
                 yield
         finally:
-            self.report.saved_evaluations = self._memory.hits // len(p.seeds) if self._memory is not None else 0
-            self._memory = None
-            self._finish(p)
+            try:
+                self._write(p)
+            except Exception:
+                errors.report(f"{INFOTEXT_PREFIX}: the infotext could not be written", exc_info=True)
 
     # -- postprocess_batch -----------------------------------------------------------------------------------------
 
     def close(self, p: Any) -> None:
         """Take every wrapper off; say so if the noise never reached the sampler."""
-        while self._unhook:
-            self._unhook.pop()()
-        if not self.finished:
-            if self.report is None:
-                self.report = Report()
-            self.report.skipped.append("everything: this job does not sample from the seed's noise")
-            self._finish(p)
+        self._take_off()
         if Session.of(p) is self:
             delattr(p, _ON_JOB)
+        self._write(p)
         if self._showing:
             self._showing.keep(p)
         note_batch(p, self.report, time.perf_counter() - self._started)
 
+    @property
+    def report(self) -> Report:
+        """What happened in all passes of the batch."""
+        passes = [one for one in (self._first, self._hires) if one is not None and one.finished]
+        reasons = [(_HIRES if one is self._hires else "") + reason for one in passes for reason in one.report.skipped]
+        if self._failure:
+            reasons.append(f"everything: {self._failure}")
+        if not passes:
+            return Report(skipped=reasons or [f"everything: {self._left_alone}"])
+        whole = dataclasses.replace(passes[0].report, skipped=reasons)
+        for later in passes[1:]:
+            whole.remembered = whole.remembered and later.report.remembered
+            whole.evaluations += later.report.evaluations
+            whole.saved_evaluations += later.report.saved_evaluations
+            whole.seconds += later.report.seconds
+        return whole
+
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _give_up(self, error: Exception) -> None:
+        self._failure = reason_of(error)
+        errors.report(f"{INFOTEXT_PREFIX}: failed, the picture is made all the same", exc_info=True)
 
     def _replace_once(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
         """Shadow owner.name by replacement(original, …, of=owner) for one call."""
@@ -178,36 +174,39 @@ class Session:
                     setattr(owner, name, shadowed)
 
         def once(*args: Any, **kwargs: Any) -> Any:
-            while self._unhook:
-                self._unhook.pop()()
+            self._take_off()
             return replacement(original, *args, of=owner, **kwargs)
 
         setattr(owner, name, once)
-        self._unhook.append(restore)
+        self._unhook.append((owner, restore))
 
-    def _skip(self, what: str, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
-        errors.report(f"{INFOTEXT_PREFIX}: {what} failed, the picture is made all the same", exc_info=True)
-        self.report.skipped.append(f"{what}: {reason}")
+    def _take_off(self) -> None:
+        while self._unhook:
+            self._unhook.pop()[1]()
 
-    def _finish(self, p: Any) -> None:
-        self.finished = True
+    def _write(self, p: Any) -> None:
+        report = self.report
         p.extra_generation_params.update(self.settings.to_infotext())
-        p.extra_generation_params.update(outcome_infotext(self.report))
-        for reason in self.report.skipped:
-            print(f"{INFOTEXT_PREFIX}: skipped {reason}")
-            p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}")
+        p.extra_generation_params.update(outcome_infotext(report))
+        if self._hires is not None and self._hires.report.chosen:
+            p.extra_generation_params[f"{INFOTEXT_PREFIX} hires chosen"] = _per_picture(self._hires.report.chosen)
+        for reason in report.skipped:
+            if reason not in self._told:
+                self._told.add(reason)
+                print(f"{INFOTEXT_PREFIX}: skipped {reason}")
+                p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}")
 
 
-def _unit(direction: Tensor) -> Tensor:
-    return direction / direction.std().clamp(min=1e-9)
+def _per_picture(chosen: list[int]) -> list[int] | int:
+    """The hosts give every picture its own entry of a list; a video is many pictures of one noise."""
+    return list(chosen) if len(chosen) > 1 else chosen[0]
 
 
 def outcome_infotext(report: Report) -> dict[str, Any]:
     """What happened, as infotext parameters. Nothing that differs between two runs of the same seed."""
     outcome = {f"{INFOTEXT_PREFIX} evaluations": str(report.evaluations - report.saved_evaluations)}
     if report.chosen:
-        outcome[f"{INFOTEXT_PREFIX} chosen"] = list(report.chosen)  # the hosts give every picture its own entry
+        outcome[f"{INFOTEXT_PREFIX} chosen"] = _per_picture(report.chosen)
     if report.skipped:
         outcome[f"{INFOTEXT_PREFIX} skipped"] = "; ".join(report.skipped)
     return outcome

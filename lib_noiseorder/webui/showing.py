@@ -62,11 +62,10 @@ class Showing:
             self._answers.clear()
 
     def add_candidates(self) -> None:
-        """After a selection: every candidate's picture, which is what the model answered just before judging it."""
+        """After a selection: every candidate's picture, which the model answered last, or just before judging it."""
         per_draw = len(self._answers) // max(self._candidates, 1)
-        if per_draw >= 2:
-            for k in range(self._candidates):
-                self.add(f"seen in noise {k + 1}", self._answers[(k + 1) * per_draw - 2])
+        for k in range(self._candidates if per_draw else 0):
+            self.add(f"seen in noise {k + 1}", self._answers[(k + 1) * per_draw - min(per_draw, 2)])
         self._answers.clear()
 
     def add_predictions(self, settings: NoiseOrderSettings) -> None:
@@ -88,7 +87,8 @@ def taken(p: Any) -> list[tuple[list[int], list[tuple[str, Tensor]]]]:
 def add_sheets(batches: list[tuple[list[int], list[tuple[str, Tensor]]]], processed: Any) -> None:
     """One sheet per picture at the end of the gallery, each with a text that says what it shows."""
     for seeds, latents in batches:
-        for index, seed in enumerate(seeds):
+        rows = min((len(latent) for _, latent in latents), default=0)  # one for all the frames of a video
+        for index, seed in enumerate(seeds[:rows]):
             tiles = [tile for caption, latent in latents for tile in _tiles(caption, latent[index])]
             if tiles:
                 processed.images.append(_sheet(tiles))

@@ -9,6 +9,7 @@ from modules import processing
 from modules.shared import state
 
 from ..settings import INFOTEXT_PREFIX
+from .grid import forget_cell
 
 
 def add_plain_twins(p: Any, processed: Any, switch: int) -> None:
@@ -48,4 +49,5 @@ def _plain(p: Any, switch: int) -> Any:
         key: value for key, value in p.extra_generation_params.items() if not key.startswith(INFOTEXT_PREFIX)
     }
     plain.comments, plain.do_not_save_grid = {}, True
+    forget_cell(plain)
     return plain

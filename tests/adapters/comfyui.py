@@ -6,21 +6,17 @@ Environment variables:
 """
 
 import os
-import signal
-import socket
-import subprocess
 import time
 import uuid
 from pathlib import Path
 
 import requests
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from ..servers import REPOSITORY, ServerProcess, folder_from_environment
 
 
 def folder():
-    value = os.environ.get("NOISEORDER_COMFYUI")
-    return Path(value).resolve() if value else None
+    return folder_from_environment("NOISEORDER_COMFYUI")
 
 
 class Refused(Exception):
@@ -31,7 +27,7 @@ class Failed(Exception):
     """A node failed, or the run was interrupted."""
 
 
-class ComfyUI:
+class ComfyUI(ServerProcess):
     """One running process with a folder of its own."""
 
     def __init__(self, data: Path):
@@ -39,38 +35,14 @@ class ComfyUI:
             (data / name).mkdir(parents=True)
         for node in (REPOSITORY, REPOSITORY / "tests/adapters/comfyui_pack"):
             (data / "custom_nodes" / node.name).symlink_to(node)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url, self.data, self.log = f"http://127.0.0.1:{port}", data, data / "log.txt"
+        self.data = data
         python = os.environ.get("NOISEORDER_COMFYUI_PYTHON", str(folder() / "venv/bin/python"))
-        command = [python, "main.py", "--cpu", "--port", str(port), "--base-directory", str(data), "--disable-api-nodes"]
-        environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", **os.environ}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command, cwd=folder(), env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        self._wait()
-
-    def _wait(self, seconds=240):
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if requests.get(f"{self.url}/queue", timeout=5).ok:
-                    return
-            except requests.RequestException:
-                pass
-            time.sleep(0.5)
-        self.stop()
-        raise RuntimeError("ComfyUI did not start:\n" + self.log.read_text(errors="replace")[-3000:])
-
-    def stop(self):
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGTERM)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
+        super().__init__(
+            lambda port: [
+                python, "main.py", "--cpu", "--port", str(port), "--base-directory", str(data), "--disable-api-nodes",
+            ],
+            folder(), data / "log.txt", {}, ready=lambda server: server.answers("/queue"),
+        )  # fmt: skip
 
     def get(self, path):
         answer = requests.get(f"{self.url}{path}", timeout=60)

@@ -25,6 +25,8 @@ EVERYTHING = NoiseOrderSettings(
     selection_draws=2,
     compare_with_off=True,
     show_injected=True,
+    hires_pass=True,
+    inner_passes=True,
 )
 
 
@@ -82,6 +84,25 @@ def test_the_cost_line_follows_the_page(open_page):
     tab.choose(tab.host("sampling"), "Euler")
     tab.type(tab.host("steps"), 2)
     tab.says("cost", re.compile("^⚠ 2 steps: too few to compare noises"))
+
+
+def test_the_cost_line_counts_a_hires_pass_that_is_ordered(open_page):
+    tab = Tab(open_page(), "txt2img").prepare(steps=20, cfg=7).open()
+    tab.set("preset", "Paper")
+    tab.set("hires_pass", True)
+    tab.says("cost", "≈ 3 extra model evaluations: +8 % at 20 steps")
+    tab.page.locator("#txt2img_hr-visible-checkbox").check()
+    tab.says("cost", "≈ 3 extra model evaluations: +8 % at 20 steps of the first pass; 3 more in the hires pass")
+
+
+def test_send_to_img2img_takes_the_controls_along(open_page):
+    tab = Tab(open_page(), "txt2img").prepare().open()
+    set_everything(tab)
+    tab.generate()
+    tab.page.locator("#txt2img_send_to_img2img").click()
+    other = Tab(tab.page, "img2img")
+    other.page.wait_for_timeout(2500)
+    assert other.read_all() == EVERYTHING.to_dict()
 
 
 def test_a_wrong_value_is_told_and_changes_nothing(tab):

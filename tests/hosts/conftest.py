@@ -2,13 +2,18 @@
 
 import pytest
 
+from .compatibility import CompatibilityPlugin
 from .double.host import DoubleHost
-from .real import RealHost, Server, checkpoints
+from .real import HOSTS, RealHost, Server, checkpoints
 
-REAL = ("A1111", "FORGE")
 PARAMETERS = ["double-eps", "double-flow"]
-for _name in REAL:
+for _name in HOSTS:
     PARAMETERS += [f"{_name}:{checkpoint}" for checkpoint in checkpoints(_name)]
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "path(name): the line of docs/compatibility.md that the test stands for")
+    config.pluginmanager.register(CompatibilityPlugin(config))
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
 """A real WebUI, started from its folder with this repository as an extension, or without it, and asked over HTTP.
 
-Environment variables, NAME being A1111 or FORGE:
-    NOISEORDER_NAME          the WebUI's folder, ready to run, with small checkpoints in models/Stable-diffusion
-    NOISEORDER_NAME_PYTHON   its Python (default: venv/bin/python in that folder)
-    NOISEORDER_NAME_FLAGS    its command-line flags (default: run on the CPU)
+Environment variables, NAME being one of HOSTS:
+    NOISEORDER_NAME              the WebUI's folder, ready to run, with small checkpoints in models/Stable-diffusion
+    NOISEORDER_NAME_PYTHON       its Python (default: venv/bin/python in that folder)
+    NOISEORDER_NAME_FLAGS        its command-line flags (default: run on the CPU)
+    NOISEORDER_NAME_CHECKPOINTS  which of its checkpoints to use, separated by commas (default: all of them)
 """
 
 from __future__ import annotations
@@ -11,31 +12,53 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
-import socket
 import subprocess
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import requests
 
+from ..servers import REPOSITORY, ServerProcess, folder_from_environment
 from .client import Refused, Result, decoded
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+_QUIET = "--skip-torch-cuda-test --skip-python-version-check --skip-version-check --no-hashing"
 FLAGS = {
-    "A1111": "--use-cpu all --no-half --skip-torch-cuda-test --skip-python-version-check --skip-version-check "
-    "--do-not-download-clip --no-download-sd-model --no-hashing",
-    "FORGE": "--always-cpu --skip-torch-cuda-test --skip-python-version-check --skip-version-check --no-download-sd-model "
-    "--no-hashing",
+    "A1111": f"--use-cpu all --no-half --do-not-download-clip --no-download-sd-model {_QUIET}",
+    "FORGE": f"--always-cpu --no-download-sd-model {_QUIET}",
+    "REFORGE": f"--always-cpu --no-download-sd-model {_QUIET}",
+    "NEO": f"--cpu {_QUIET}",
+    "CLASSIC": f"--always-cpu --no-download-sd-model {_QUIET}",
 }
+HOSTS = tuple(FLAGS)
+OPTIONS = {"live_previews_enable": False, "show_progress_type": "Approx cheap", "randn_source": "CPU"}
 ADDITIONAL_MODULES = {"flux": ("VAE", "text_encoder")}
-"""Folders under models/ whose files a checkpoint of this kind needs besides itself, on Forge."""
+"""Folders under models/ whose files a checkpoint of this kind needs besides itself, on the hosts that ask for them."""
+_ASKS_FOR_MODULES = ("FORGE", "NEO")
+_SAMPLES_THE_ENCODER_UNSEEDED = ("FORGE", "REFORGE", "NEO", "CLASSIC")
+
+_MODELS = {
+    "inpaint": "SD1 inpainting, 9 channels",
+    "sdxl-refiner": "SDXL refiner",
+    "sdxl-v": "SDXL v",
+    "sdxl": "SDXL eps",
+    "sd3": "SD3",
+    "sd2-v": "SD2 v",
+    "sd1-v": "SD1 v",
+    "sd1": "SD1 eps",
+    "flux-schnell": "Flux without guidance embedding (schnell's shape)",
+    "flux": "Flux with guidance embedding (dev's shape)",
+    "wan": "Wan text-to-video",
+}
+
+
+def model_title(checkpoint: str) -> str:
+    """The kind of a checkpoint, by its file's name."""
+    return next((title for part, title in _MODELS.items() if part in checkpoint), "another model")
 
 
 def folder(name: str) -> Path | None:
-    value = os.environ.get(f"NOISEORDER_{name}")
-    return Path(value).resolve() if value else None
+    return folder_from_environment(f"NOISEORDER_{name}")
 
 
 def checkpoints(name: str) -> list[str]:
@@ -45,61 +68,46 @@ def checkpoints(name: str) -> list[str]:
     return [file.stem for file in found if not wanted or file.stem in wanted.split(",")]
 
 
-class Server:
+def commit(name: str) -> str:
+    """The host's commit: of a file COMMIT in its folder, else of its git repository; "unknown" without either."""
+    path = folder(name)
+    if (path / "COMMIT").is_file():
+        return (path / "COMMIT").read_text().strip()
+    asked = subprocess.run(["git", "-C", str(path), "rev-parse", "HEAD"], capture_output=True, text=True)
+    return asked.stdout.strip() if asked.returncode == 0 else "unknown"
+
+
+class Server(ServerProcess):
     """One running WebUI process with a data folder of its own."""
 
-    def __init__(self, name: str, data: Path, with_extension: bool):
+    def __init__(self, name: str, data: Path, with_extension: bool, also: Sequence[Path] = ()):
+        """
+        Args:
+            name: one of HOSTS.
+            data: a folder that is not there yet.
+            with_extension: whether this repository is one of its extensions.
+            also: further extension folders.
+        """
         self.name, self.path = name, folder(name)
         (data / "extensions").mkdir(parents=True)
-        linked = [REPOSITORY / "tests/hosts/counter"] + ([REPOSITORY] if with_extension else [])
-        for extension in linked:
+        for extension in (REPOSITORY / "tests/hosts/counter", *([REPOSITORY] if with_extension else []), *also):
             (data / "extensions" / extension.name).symlink_to(extension)
         (data / "models").symlink_to(self.path / "models")
-        config = {"live_previews_enable": False, "show_progress_type": "Approx cheap", "randn_source": "CPU"}
-        (data / "config.json").write_text(json.dumps(config))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
         python = os.environ.get(f"NOISEORDER_{name}_PYTHON", str(self.path / "venv/bin/python"))
         flags = shlex.split(os.environ.get(f"NOISEORDER_{name}_FLAGS", FLAGS[name]))
-        command = [python, "launch.py", "--skip-prepare-environment", "--api", f"--port={port}", "--server-name=127.0.0.1"]
-        self.log = data / "log.txt"
-        environment = {
-            "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "SD_WEBUI_RESTARTING": "1",
-            "PYTHONPYCACHEPREFIX": str(data / "pycache"), "CUDA_VISIBLE_DEVICES": "", **os.environ,
-        }  # fmt: skip
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*command, "--data-dir", str(data), *flags],
-                cwd=self.path, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        self._wait()
+        command = [python, "launch.py", "--skip-prepare-environment", "--api", "--server-name=127.0.0.1", *flags]
+        super().__init__(
+            lambda port: [*command, f"--port={port}", "--data-dir", str(data)],
+            self.path,
+            data / "log.txt",
+            {"SD_WEBUI_RESTARTING": "1", "PYTHONPYCACHEPREFIX": str(data / "pycache")},
+            ready=lambda server: server.started(),
+        )
+        self.post("/sdapi/v1/options", OPTIONS)
 
-    def _wait(self, seconds: float = 240):
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                break
-            try:
-                # Forge's routes answer before its scripts have their default arguments
-                started = "Startup time" in self.log.read_text(errors="replace")
-                if started and requests.get(f"{self.url}/sdapi/v1/sd-models", timeout=5).ok:
-                    return
-            except requests.RequestException:
-                pass
-            time.sleep(0.5)
-        self.stop()
-        raise RuntimeError(f"{self.name} did not start:\n" + self.log.read_text(errors="replace")[-3000:])
-
-    def stop(self):
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGTERM)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
+    def started(self, times: int = 1) -> bool:
+        """Whether it has come up so often; the routes of some hosts answer before their scripts have their defaults."""
+        return self.said().count("Startup time") >= times and self.answers("/sdapi/v1/sd-models")
 
     def post(self, path: str, payload: dict) -> dict:
         answer = requests.post(f"{self.url}{path}", json=payload, timeout=600)
@@ -122,8 +130,9 @@ class RealHost:
         self.server, self.checkpoint = server, checkpoint
         # A1111 cannot leave the second half of the guidance out where the checkpoint is conditioned on a picture, too
         self.evaluations_per_question = 2 if server.name == "A1111" and "inpaint" in checkpoint else 1
-        # both hosts sample the encoder's latent, or an inpainting mask's, from the unseeded global generator
-        self.img2img_noise = 1 if server.name == "FORGE" or "inpaint" in checkpoint else 0
+        unseeded = server.name in _SAMPLES_THE_ENCODER_UNSEEDED or "inpaint" in checkpoint
+        self.img2img_noise = 1 if unseeded else 0
+        """Largest difference of two equal img2img jobs."""
 
     def txt2img(self, **payload) -> Result:
         return self._generate("/sdapi/v1/txt2img", payload)
@@ -134,9 +143,10 @@ class RealHost:
     def _generate(self, path: str, payload: dict) -> Result:
         payload = {**self.defaults(), **payload}
         if payload.get("enable_hr"):
-            upscaler = "Lanczos" if "inpaint" in self.checkpoint else "Latent"  # A1111 fails on Latent with inpaint checkpoints
+            # A1111 fails on Latent with inpaint checkpoints; Neo has none
+            upscaler = "Lanczos" if "inpaint" in self.checkpoint or self.server.name == "NEO" else "Latent"
             payload = {"hr_upscaler": upscaler, "hr_scale": 1.5, "denoising_strength": 0.7, **payload}
-            if self.server.name == "FORGE":
+            if self.server.name in _ASKS_FOR_MODULES:
                 payload["hr_additional_modules"] = ["Use same choices"]
         if payload.get("infotext"):
             payload.pop("prompt")
@@ -150,13 +160,15 @@ class RealHost:
             "prompt": self.prompt, "seed": 1, "steps": 4, "cfg_scale": 3.0, "width": self.size, "height": self.size,
             "batch_size": 1, "n_iter": 1, "sampler_name": "Euler", "override_settings": override,
         }  # fmt: skip
-        if self.server.name == "FORGE":
+        if self.server.name in _ASKS_FOR_MODULES:
             kind = next((kind for kind in ADDITIONAL_MODULES if kind in self.checkpoint), None)
             folders = [self.server.path / "models" / name for name in ADDITIONAL_MODULES.get(kind, ())]
             files = [str(file) for path in folders for file in sorted(path.glob("*.safetensors"))]
             override["forge_additional_modules"] = files
             if kind:
                 defaults.update(cfg_scale=1.0, scheduler="Simple")  # Flux comes out black with "Automatic"
+            if "wan" in self.checkpoint:
+                defaults.update(scheduler="Simple")
         return defaults
 
 

@@ -6,8 +6,9 @@ import pytest
 from lib_noiseorder import KNOBS, NoiseOrderSettings
 
 from .client import Refused, difference, encoded, noise_order
-from .real import checkpoints, folder, grey_picture
+from .real import HOSTS, checkpoints, folder, grey_picture
 
+pytestmark = pytest.mark.path("contract: txt2img, img2img, hires fix, batches, selection, infotext, bad settings")
 NOTHING = noise_order(erasure_samples=1, strength=0)
 
 
@@ -15,13 +16,14 @@ def img2img(host, **payload):
     return host.img2img(init_images=[encoded(grey_picture(host.size))], denoising_strength=0.7, **payload)
 
 
-@pytest.mark.parametrize("name", ["A1111", "FORGE"])
+@pytest.mark.parametrize("name", HOSTS)
 def test_a_real_host_to_check_is_ready(name):
     if folder(name) is None:
         pytest.skip(f"set NOISEORDER_{name} to the folder of a {name} WebUI to hold it to this contract, too")
     assert checkpoints(name), "no checkpoint in models/Stable-diffusion"
 
 
+@pytest.mark.path("off: bit-identical to not installed")
 def test_off_is_bit_identical_to_not_installed(host, bare_host):
     for payload in ({}, {"batch_size": 2, "n_iter": 2}, {"sampler_name": "Euler a"}, {"enable_hr": True}):
         off, bare = host.txt2img(**payload), bare_host.txt2img(**payload)
@@ -29,6 +31,7 @@ def test_off_is_bit_identical_to_not_installed(host, bare_host):
         assert off.pictures.std() > 1, "the checkpoint draws nothing, so nothing here proves anything"
 
 
+@pytest.mark.path("one draw, strength 0: bit-identical")
 @pytest.mark.parametrize("payload", [{}, {"sampler_name": "Euler a"}, {"enable_hr": True}, {"batch_size": 2}], ids=str)
 def test_one_draw_and_strength_0_is_bit_identical(host, payload):
     plain, nothing = host.txt2img(**payload), host.txt2img(**payload, **NOTHING)
@@ -36,6 +39,7 @@ def test_one_draw_and_strength_0_is_bit_identical(host, payload):
     assert nothing.evaluations == plain.evaluations
 
 
+@pytest.mark.path("txt2img")
 def test_on_is_another_picture_and_the_same_one_again(host):
     plain = host.txt2img()
     ordered = host.txt2img(**noise_order())
@@ -44,10 +48,12 @@ def test_on_is_another_picture_and_the_same_one_again(host):
     assert difference(plain, host.txt2img()) == 0, "something of the ordered job stayed behind"
 
 
+@pytest.mark.path("txt2img")
 def test_injection_alone_changes_the_picture(host):
     assert difference(host.txt2img(), host.txt2img(**noise_order(erasure_samples=1, strength=0.5))) > 0
 
 
+@pytest.mark.path("batch size × batch count")
 def test_a_seed_gives_the_same_picture_alone_and_in_a_batch_of_4(host):
     batch = host.txt2img(seed=1, batch_size=4, **noise_order())
     for index in range(4):
@@ -56,16 +62,19 @@ def test_a_seed_gives_the_same_picture_alone_and_in_a_batch_of_4(host):
     assert len({picture.tobytes() for picture in batch.pictures}) == 4
 
 
+@pytest.mark.path("batch size × batch count")
 def test_batch_count_continues_the_seeds(host):
     both = host.txt2img(seed=1, n_iter=2, **noise_order())
     assert abs(host.txt2img(seed=2, **noise_order()).pictures[0] - both.pictures[1]).max() <= 1
 
 
+@pytest.mark.path("variation seed")
 def test_variation_seeds_vary_within_a_batch(host):
     varied = host.txt2img(batch_size=2, subseed=7, subseed_strength=0.5, **noise_order())
     assert np.abs(varied.pictures[0] - varied.pictures[1]).max() > 1
 
 
+@pytest.mark.path("evaluations as announced")
 @pytest.mark.parametrize("weights", [{}, {"detail_weight": 0}, {"layout_weight": 0, "structure_weight": 0}], ids=str)
 def test_k_evaluations_are_k_evaluations(host, weights):
     plain, ordered = host.txt2img(batch_size=2), host.txt2img(batch_size=2, **noise_order(**weights))
@@ -75,11 +84,13 @@ def test_k_evaluations_are_k_evaluations(host, weights):
     assert announced == questions * host.evaluations_per_question
 
 
+@pytest.mark.path("CFG 1")
 def test_no_negative_prompt_is_evaluated_at_cfg_1(host):
     plain, ordered = host.txt2img(cfg_scale=1), host.txt2img(cfg_scale=1, **noise_order())
     assert ordered.evaluations - plain.evaluations == int(ordered["Noise Order evaluations"])
 
 
+@pytest.mark.path("img2img")
 def test_img2img(host):
     plain = img2img(host)
     assert difference(plain, img2img(host, **NOTHING)) <= host.img2img_noise
@@ -89,12 +100,14 @@ def test_img2img(host):
     assert ordered.evaluations - plain.evaluations == int(ordered["Noise Order evaluations"])
 
 
+@pytest.mark.path("hires fix")
 def test_hires_orders_the_first_pass_only(host):
     plain, ordered = host.txt2img(enable_hr=True), host.txt2img(enable_hr=True, **noise_order())
     assert difference(plain, ordered) > 0
     assert ordered.evaluations - plain.evaluations == int(ordered["Noise Order evaluations"])
 
 
+@pytest.mark.path("API infotext")
 def test_every_knob_is_in_the_infotext_and_comes_back_from_it(host):
     wish = NoiseOrderSettings(
         enabled=True, erasure_samples=2, strength=0.3, layout_weight=0.5, injection="literal", noise_scale=0.9
@@ -111,10 +124,12 @@ def test_every_knob_is_in_the_infotext_and_comes_back_from_it(host):
     assert NoiseOrderSettings.from_infotext(restored.infotexts[0]) == wish
 
 
+@pytest.mark.path("off: bit-identical to not installed")
 def test_off_writes_nothing(host):
     assert "Noise Order" not in host.txt2img().infotexts[0]
 
 
+@pytest.mark.path("API")
 def test_flat_arguments_in_the_order_of_the_panel(host):
     wish = NoiseOrderSettings(enabled=True, strength=0.2)
     flat = host.txt2img(alwayson_scripts={"noise order": {"args": list(wish.to_dict().values())}})
@@ -122,6 +137,7 @@ def test_flat_arguments_in_the_order_of_the_panel(host):
     assert len(wish.to_dict()) == len(KNOBS)
 
 
+@pytest.mark.path("selection")
 @pytest.mark.parametrize("preset", ["Automatic", "Light"])
 @pytest.mark.parametrize("payload", [{}, {"sampler_name": "Euler a"}, {"cfg_scale": 1}, {"batch_size": 3}], ids=str)
 def test_selection_keeps_one_of_the_noises_and_costs_what_it_says(host, preset, payload):
@@ -134,6 +150,7 @@ def test_selection_keeps_one_of_the_noises_and_costs_what_it_says(host, preset, 
     assert difference(selected, host.txt2img(**payload, **noise_order(preset=preset))) == 0
 
 
+@pytest.mark.path("selection")
 def test_selection_gives_a_seed_the_same_picture_alone_and_in_a_batch(host):
     batch = host.txt2img(seed=1, batch_size=4, steps=8, **noise_order(preset="Automatic"))
     for index in range(4):
@@ -141,6 +158,7 @@ def test_selection_gives_a_seed_the_same_picture_alone_and_in_a_batch(host):
         assert abs(alone.pictures[0] - batch.pictures[index]).max() <= 1
 
 
+@pytest.mark.path("selection")
 def test_a_remembered_answer_changes_nothing(host):
     """The picture of the chosen noise is the same whether the sampler's first answers were remembered or not."""
     compared = host.txt2img(steps=8, **noise_order(erasure_samples=1, strength=0, selection="light"))
@@ -149,6 +167,7 @@ def test_a_remembered_answer_changes_nothing(host):
         assert difference(compared, host.txt2img(steps=8)) <= 1
 
 
+@pytest.mark.path("selection in img2img and hires fix")
 def test_selection_in_img2img_and_hires(host):
     automatic = noise_order(preset="Automatic")
     first = img2img(host, steps=8, **automatic)
@@ -158,12 +177,14 @@ def test_selection_in_img2img_and_hires(host):
     assert hires.evaluations - plain.evaluations == int(hires["Noise Order evaluations"])
 
 
+@pytest.mark.path("txt2img")
 def test_the_paper_preset(host):
     paper = host.txt2img(**noise_order(preset="Paper"))
     literal = host.txt2img(**noise_order(injection="literal"))
     assert difference(paper, literal) == 0 and paper["Noise Order injection"] == "literal"
 
 
+@pytest.mark.path("API: bad settings are refused")
 @pytest.mark.parametrize(
     "args, says",
     [

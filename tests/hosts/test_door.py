@@ -235,6 +235,18 @@ def test_a_sheet_per_picture_shows_what_was_injected(host, family, settings, cap
     assert difference(shown, host.txt2img(batch_size=2, steps=8, **noise_order(**settings))) == 0, "looking changed it"
 
 
+def test_send_to_copies_every_control_to_the_other_tab(host):
+    """The hosts pair the components of two tabs that stand beside equal names in the tabs' lists of fields."""
+    scripts = [_load(REPOSITORY / "scripts/noise_order.py").NoiseOrder() for _ in range(2)]
+    with gradio.Blocks():
+        made = [script.ui(is_img2img) for script, is_img2img in zip(scripts, (False, True))]
+    names = scripts[0].paste_field_names
+    source, target = ([component for component, name in script.infotext_fields if name in names] for script in scripts)
+    pairs = [(a.elem_id.removeprefix("txt2img"), b.elem_id.removeprefix("img2img")) for a, b in zip(source, target)]
+    assert all(a == b for a, b in pairs) and len(pairs) == len(KNOBS) + 1
+    assert set(made[0]) <= set(source) and not set(source) & set(target)
+
+
 class Shown:
     """What a host is about to show: pictures by name, a grid first where there is one."""
 

@@ -148,3 +148,188 @@ def test_a_grid_cell_that_is_off_after_one_that_was_on_writes_nothing(host):
     job.script_args = list(host.defaults)
     _, texts, _ = host.processing.process_images(job)
     assert "Noise Order" in on.infotexts[0] and "Noise Order" not in texts[0] and errors.reports == []
+
+
+def other_script(host, monkeypatch, place, **hooks):
+    """Another extension whose hooks run before ours (place 0) or after (place 2)."""
+    from modules import scripts
+
+    other = scripts.Script()
+    vars(other).update(hooks)
+    monkeypatch.setattr(host.runner, "alwayson_scripts", list(host.runner.alwayson_scripts))
+    host.runner.alwayson_scripts.insert(place, other)
+
+
+def broken(*_, **__):
+    raise RuntimeError("somebody else's failure")
+
+
+HOOKS = (
+    "process", "before_process_batch", "process_batch", "process_before_every_sampling", "postprocess_batch", "postprocess"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("place", [0, 2], ids=["before ours", "after ours"])
+def test_other_scripts_that_fail_do_not_matter(host, monkeypatch, place):
+    alone = host.txt2img(**noise_order())
+    other_script(host, monkeypatch, place, **dict.fromkeys(HOOKS, broken))
+    result = host.txt2img(**noise_order())
+    assert difference(result, alone) == 0 and result["Noise Order skipped"] is None
+    nothing_left_behind(host)
+
+
+def test_a_script_that_brings_its_own_noise_keeps_it(host, monkeypatch):
+    """Replaced in place after ours, as ControlNet's preprocessors may; it is injected into, not overwritten."""
+
+    def replace(p, x, noise, **_):
+        noise.copy_(torch.randn(noise.shape, generator=torch.Generator().manual_seed(99)))
+
+    other_script(host, monkeypatch, 2, process_before_every_sampling=replace)
+    plain = host.txt2img()
+    assert difference(plain, host.txt2img(**noise_order(strength=0))) == 0
+    assert difference(plain, host.txt2img(**noise_order())) > 0
+    selected = host.txt2img(steps=8, **noise_order(preset="Light"))
+    assert selected["Noise Order skipped"] == "selection: another script replaced the noise"
+
+
+def test_a_script_that_brings_its_own_source_of_noise_keeps_it(host, monkeypatch):
+    from modules import rng
+
+    def replace(p, *_, **__):
+        p.rng = rng.ImageRNG((3, 24, 24), [99] * p.batch_size)
+
+    other_script(host, monkeypatch, 2, process_batch=replace)
+    plain, result = host.txt2img(), host.txt2img(**noise_order())
+    assert difference(plain, result) == 0
+    assert result["Noise Order skipped"] == "everything: this job does not sample from the seed's noise"
+    nothing_left_behind(host)
+
+
+def test_switched_off_in_mid_batch(host, monkeypatch):
+    """Our script is gone from the runner after it armed the noise: the picture comes, and the next job is as ever."""
+    plain = host.txt2img()
+
+    def gone(p, *_, **__):
+        host.runner.alwayson_scripts = [one for one in host.runner.alwayson_scripts if one.title() != "Noise Order"]
+
+    def title():
+        return "Other"
+
+    everyone = host.runner.alwayson_scripts
+    other_script(host, monkeypatch, 2, process_batch=gone, title=title)
+    host.txt2img(**noise_order())
+    for owner in (host.last_job.rng, host.last_job.sampler):
+        assert not {"next", "sample", "sample_img2img"} & set(vars(owner))
+    host.runner.alwayson_scripts = everyone
+    assert difference(plain, host.txt2img()) == 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"preset": "Automatic"}], ids=str)
+def test_a_sampler_of_an_unknown_kind_costs_the_effect_only(host, monkeypatch, settings):
+    """One that has neither sigmas nor timesteps of its own to ask for."""
+    from modules import sd_samplers
+
+    class Unknown(sd_samplers.Sampler):
+        def __init__(self, func, sd_model):
+            super().__init__(func, sd_model)
+            self.config = None
+
+        def __getattribute__(self, name):
+            if name == "get_sigmas" and self.config is None:
+                raise AttributeError("this sampler has no sigmas")
+            return super().__getattribute__(name)
+
+        def sample(self, p, x, *args, **kwargs):
+            self.config = "running"
+            return super().sample(p, x, *args, **kwargs)
+
+    make = sd_samplers.create_sampler
+    erased = host.txt2img(steps=8, **noise_order(strength=0, erasure_samples=1 if settings else 4))
+
+    def create(name, sd_model):
+        return Unknown(sd_samplers.euler, sd_model) if name == "Odd" else make(name, sd_model)
+
+    monkeypatch.setattr(sd_samplers, "create_sampler", create)
+    result = host.txt2img(sampler_name="Odd", steps=8, **noise_order(**settings))
+    assert difference(result, erased) == 0
+    assert "AttributeError" in result["Noise Order skipped"]
+
+
+def test_a_sampler_that_scales_answers_in_its_own_way_is_given_none_of_the_remembered_ones(host, monkeypatch):
+    """As A1111's LCM sampler: the picture of a chosen noise is the one that the host makes of it."""
+    from modules import sd_models, sd_samplers
+
+    class Halving(sd_models.Denoiser):
+        def forward(self, x, sigma, cond):
+            return super().forward(x, sigma, cond) * 0.5
+
+    def create(name, sd_model):
+        sampler = make(name, sd_model)
+        if len(made) % 2 == 0:  # the host's own comes first, then the one for the questions
+            sampler.model_wrap_cfg.inner_model = Halving(sd_model)
+        made.append(sampler)
+        return sampler
+
+    make, made = sd_samplers.create_sampler, []
+    for seed in range(1, 9):
+        with monkeypatch.context() as patched:
+            patched.setattr(sd_samplers, "create_sampler", create)
+            selected = host.txt2img(seed=seed, **noise_order(preset="Light"))
+            if selected["Noise Order chosen"] == "1":
+                made.clear()
+                assert difference(selected, host.txt2img(seed=seed)) <= 1
+                return
+            made.clear()
+    raise AssertionError("no seed keeps its own noise")
+
+
+def test_progress_says_which_question_of_how_many(host):
+    seen = []
+
+    def look(answer):
+        seen.append(host.shared.state.textinfo)
+        return answer
+
+    with host.spoiled(look):
+        host.txt2img(**noise_order())
+    assert seen[:3] == [f"Noise Order: reading the prompt's semantics {k}/3" for k in (1, 2, 3)]
+    assert set(seen[3:]) == {None}
+
+
+def test_a_job_inside_a_job_is_ordered_only_if_asked(host, monkeypatch):
+    """As ADetailer's second pass is, made by the host's own function out of another script's hook."""
+    inner_texts = []
+
+    def repaint(p, *_, **__):
+        if not hasattr(p, "inner"):
+            inner = host.processing.Txt2Img(prompt=p.prompt, script_args=p.script_args, scripts=p.scripts)
+            inner.inner = True
+            inner_texts.append(host.processing.process_images(inner)[1][0])
+
+    alone = host.txt2img(**noise_order())
+    other_script(host, monkeypatch, 2, postprocess=repaint)
+    assert difference(alone, host.txt2img(**noise_order())) == 0
+    host.txt2img(**noise_order(inner_passes=True))
+    left_alone, ordered = inner_texts
+    assert "Noise Order" not in left_alone and "Noise Order evaluations: 3" in ordered
+
+
+def test_the_hires_pass_reports_for_itself(host):
+    result = host.txt2img(enable_hr=True, steps=20, **noise_order(preset="Automatic", hires_pass=True))
+    assert result["Noise Order chosen"] in ("1", "2") and result["Noise Order hires chosen"] in ("1", "2")
+    nothing_left_behind(host)
+
+
+def test_a_failing_hires_question_costs_that_pass_only(host):
+    first_pass_only = host.txt2img(enable_hr=True, **noise_order())
+    asked = []
+
+    def spoil(answer):
+        asked.append(1)
+        return out_of_memory(answer) if len(asked) == 3 + 4 + 1 else answer  # the first pass: 3 questions, 4 steps
+
+    with host.spoiled(spoil):
+        result = host.txt2img(enable_hr=True, **noise_order(hires_pass=True))
+    assert result["Noise Order skipped"].startswith("hires pass: injection: OutOfMemoryError")
+    assert result["Noise Order evaluations"] == first_pass_only["Noise Order evaluations"] == "3"
+    nothing_left_behind(host)

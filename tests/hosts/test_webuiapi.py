@@ -10,6 +10,7 @@ from .client import noise_order
 from .double.host import DoubleHost
 
 
+@pytest.mark.path("API through webuiapi")
 def test_round_trip(host):
     if isinstance(host, DoubleHost):
         pytest.skip("webuiapi speaks HTTP; the double answers in process")

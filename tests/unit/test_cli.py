@@ -41,6 +41,13 @@ def test_an_unwritable_path(capsys):
     assert "No such file or directory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["demo", "lab", "compare", "bench", "controls", "doctor"])
+def test_every_command_says_what_it_takes(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0 and f"noiseorder {command}" in capsys.readouterr().out
+
+
 def test_doctor(capsys):
     assert main(["doctor"]) == 0
     assert "embedded flow model loads" in capsys.readouterr().out

@@ -61,8 +61,36 @@ def test_the_checkpoint_has_the_names_and_shapes_a_webui_looks_for(checkpoint):
     assert {name: shapes.get(name) for name in expected} == expected
 
 
-def test_the_sidecar_is_beside_it():
-    assert WEIGHTS.joinpath("shapes-sd1.yaml").read_text("utf-8") == sd1.SIDECAR
+def test_the_sidecar_tells_a_webui_the_models_sizes(model):
+    yaml = pytest.importorskip("yaml")
+    told = yaml.safe_load(WEIGHTS.joinpath("shapes-sd1.yaml").read_text("utf-8"))["model"]["params"]
+    unet, vae = told["unet_config"]["params"], told["first_stage_config"]["params"]["ddconfig"]
+    widths = tuple(unet["model_channels"] * factor for factor in unet["channel_mult"])
+    assert widths == tuple(model.unet.config.block_out_channels)
+    assert tuple(vae["ch"] * factor for factor in vae["ch_mult"]) == tuple(model.vae.config.block_out_channels)
+    assert (unet["context_dim"], unet["image_size"], vae["resolution"]) == (model.text.config.hidden_size, sd1.LATENT, sd1.SIZE)
+    assert told["scale_factor"] == sd1.LATENT_SCALE
+
+
+def test_a_saved_checkpoint_is_read_again_and_has_its_sidecar_beside_it(model, tmp_path):
+    model.save(tmp_path / "a.safetensors")
+    assert (tmp_path / "a.yaml").read_bytes() == WEIGHTS.joinpath("shapes-sd1.yaml").read_bytes()
+    again = sd1.ShapesSD1.load(tmp_path / "a.safetensors")
+    assert all(torch.equal(x, y) for x, y in zip(again.unet.state_dict().values(), model.unet.state_dict().values()))
+
+
+def test_training_pictures_are_encoded_with_their_prompts(model, monkeypatch):
+    asked = []
+
+    def few(count, seed):
+        asked.append((count, seed))
+        return few.pictures, few.prompts
+
+    few.pictures, few.prompts = sd1.dataset(3, seed=4)
+    monkeypatch.setattr(sd1, "dataset", few)
+    latents, prompts = sd1.encoded(model, 1500, 7, print)
+    assert asked == [(1000, 8000), (1000, 8001)]
+    assert prompts == 2 * few.prompts and torch.allclose(latents[3:], model.encode(few.pictures), atol=1e-5)
 
 
 def test_names_survive_the_way_to_ldm_and_back(model):

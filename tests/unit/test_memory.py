@@ -80,3 +80,12 @@ def test_what_a_model_writes_into_its_arguments_is_no_part_of_the_question():
     with remembered.answering(model, "apply"):
         model.apply(torch.ones(1, 2), options={"mark": [0, 1]})
     assert model.calls == 1 and remembered.hits == 1
+
+
+def test_nothing_is_remembered_while_forgetting():
+    model, remembered, question = Model(), memory.Memory(), {"sigma": torch.ones(2), "cond": {}}
+    with remembered.recording(model, "forward"), remembered.forgetting():
+        model.forward(torch.ones(2, 4), **question)
+    with remembered.answering(model, "forward"):
+        model.forward(torch.ones(2, 4), **question)
+    assert model.calls == 2 and remembered.hits == 0

@@ -12,8 +12,10 @@ from lib_noiseorder.selection import (
     LIGHT,
     ONE_GLANCE,
     SelectionPlan,
+    Glance,
     extra_evaluations,
     plan_for,
+    response,
     select,
 )
 
@@ -23,6 +25,8 @@ PLANS = [
     SelectionPlan(draws=2, preview_share=None),
     SelectionPlan(draws=2, steps=4, preview_share=None, question="dispute", judging_share=0.1),
     SelectionPlan(draws=4, steps=2, preview_share=0.5),
+    SelectionPlan(draws=4, steps=1, preview_share=None, question="response"),
+    SelectionPlan(draws=3, steps=3, preview_share=None, question="response"),
 ]
 
 
@@ -57,7 +61,7 @@ class Host:
         return prompted, 0.5 * torch.tanh(x)
 
 
-def draws_of(shape, seeds, count=4):
+def draws_of(shape, seeds, count=7):
     noises = [
         torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(100 * seed + k)) for seed in seeds])
         for k in range(count)
@@ -68,10 +72,10 @@ def draws_of(shape, seeds, count=4):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("plan", PLANS)
 def test_chosen_noise_is_one_of_the_draws_and_the_glances_are_what_the_sampler_would_ask(shape, plan):
-    draw = draws_of(shape, [1, 2, 3])
-    host = Host(torch.ones(3, *shape))
+    draw = draws_of(shape, [1, 2, 3, 4, 5])
+    host = Host(torch.ones(5, *shape))
     selected = select(plan, draw, host)
-    assert len(set(selected.report.chosen)) > 1 or shape == (8,) or plan.draws == 2
+    assert len(set(selected.report.chosen)) > 1 or shape in ((16, 8), (8,)) or plan.draws == 2
     for index, k in enumerate(selected.report.chosen):
         assert torch.equal(selected.noise[index], draw(k)[index])
         assert k == 1 + min(range(plan.draws), key=lambda k: selected.report.scores[index][k])
@@ -81,8 +85,9 @@ def test_chosen_noise_is_one_of_the_draws_and_the_glances_are_what_the_sampler_w
         level = host.levels[number - 1]
         prompted, unprompted = host.predict_pair(x, level)
         torch.testing.assert_close(glance.prompted, prompted)
-        if number < plan.steps:
+        if number < plan.steps or plan.question == "response":
             torch.testing.assert_close(glance.unprompted, unprompted)
+        if number < plan.steps:
             x0, target = unprompted + 3 * (prompted - unprompted), host.levels[number]
             x = target.alpha * x0 + target.sigma * (x - level.alpha * x0) / level.sigma
 
@@ -197,7 +202,15 @@ def test_draws_and_predictions_of_unequal_shapes_are_refused():
 
 @pytest.mark.parametrize(
     "values",
-    [{"draws": 0}, {"draws": 17}, {"steps": 0}, {"preview_share": 1.0}, {"judging_share": float("nan")}, {"question": "why"}],
+    [
+        {"draws": 0},
+        {"draws": 17},
+        {"steps": 0},
+        {"preview_share": 1.0},
+        {"judging_share": float("nan")},
+        {"question": "why"},
+        {"preview_share": 0.5, "question": "response"},
+    ],
 )
 def test_plans_out_of_range_are_refused(values):
     with pytest.raises(ValueError, match=next(iter(values))):
@@ -219,5 +232,32 @@ def test_automatic_stays_within_its_cost_limit_at_any_number_of_steps(family, gu
 
 
 def test_a_plan_follows_the_same_share_of_the_steps():
-    assert [plan_for("automatic", "eps", 7.0, steps=steps)[0].steps for steps in (16, 32, 64)] == [5, 10, 20]
-    assert plan_for("automatic", "eps", 7.0, follows=False, steps=32)[0].steps == 1
+    assert [plan_for("automatic", "flow", 3.0, steps=steps)[0].steps for steps in (16, 32, 64)] == [4, 8, 16]
+    assert plan_for("automatic", "eps", 7.0, steps=32)[0].steps == 1
+
+
+def test_few_steps_compare_as_many_noises_as_the_cost_limit_allows():
+    assert [plan_for("automatic", "eps", 7.0, steps=steps)[0].draws for steps in (2, 4, 8, 16, 50)] == [1, 2, 4, 7, 7]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_response_is_the_geometric_mean_of_both_peakednesses(shape):
+    prompted, unprompted = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(1)).double()
+
+    def peakedness(x):
+        rows = x.reshape(3, shape[0], -1) if len(shape) > 1 else x.reshape(3, 1, -1)
+        around = rows - rows.mean(2, keepdim=True)
+        return (around**4).reshape(3, -1).mean(1) ** 0.25
+
+    guided = unprompted + 5 * (prompted - unprompted)
+    expected = (peakedness(guided) * peakedness(prompted - unprompted)).sqrt()
+    torch.testing.assert_close(response(Glance(prompted, unprompted), 5.0).double(), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(response(Glance(prompted, None), 1.0).double(), peakedness(prompted), rtol=1e-5, atol=1e-6)
+
+
+def test_the_response_prefers_few_strong_places_to_a_faint_veil():
+    veil, spot = torch.full((1, 4, 8, 8), 0.25), torch.zeros(1, 4, 8, 8)
+    veil[..., ::2] *= -1
+    spot[..., 2:4, 2:4] = 1  # the same mean square
+    nothing = torch.zeros(1, 4, 8, 8)
+    assert response(Glance(spot, nothing), 3.0) > response(Glance(veil, nothing), 3.0)

@@ -28,6 +28,8 @@ BAD = {
     "selection_draws": [-1, 17, 1.5, True],
     "compare_with_off": [1, "yes"],
     "show_injected": [None, 0],
+    "hires_pass": [1, "second"],
+    "inner_passes": ["all", None],
 }
 
 
@@ -81,6 +83,18 @@ def test_a_wish_that_contradicts_the_preset_is_refused_even_if_it_is_the_default
         with pytest.raises(SettingsError, match="contradicts preset 'Paper'"):
             NoiseOrderSettings.from_dict({"preset": "Paper", **wish})
     assert NoiseOrderSettings.from_dict({"preset": "Paper", "strength": 0.1}).injection == "literal"
+
+
+def test_turning_a_knob_that_the_preset_decides_makes_it_custom():
+    automatic = NoiseOrderSettings(preset="Automatic")
+    stronger = automatic.changed(strength=0.3)
+    assert (stronger.preset, stronger.strength, stronger.selection) == ("Custom", 0.3, "automatic")
+    assert automatic.changed(enabled=True, selection_draws=0).preset == "Automatic"
+    assert NoiseOrderSettings(strength=0.5, erasure_samples=2).changed(preset="Paper") == NoiseOrderSettings(preset="Paper")
+    assert NoiseOrderSettings().changed(preset="Paper", noise_scale=0.9).preset == "Custom"
+    for bad in ({"preset": "Magic"}, {"strength": 9}, {"strenght": 1}):
+        with pytest.raises(SettingsError):
+            automatic.changed(**bad)
 
 
 values = {

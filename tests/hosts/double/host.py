@@ -19,7 +19,7 @@ from lib_noiseorder.lab.world import to_latent, to_pictures
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
 
-EXTRA_FIELDS = ("alwayson_scripts", "infotext", "init_images", "override_settings", "width", "height")
+EXTRA_FIELDS = ("alwayson_scripts", "infotext", "init_images", "override_settings", "width", "height", "mask")
 
 
 class DoubleHost:
@@ -58,8 +58,10 @@ class DoubleHost:
         return self._generate(self.processing.Txt2Img, payload)
 
     def img2img(self, **payload):
-        picture = np.array(Image.open(io.BytesIO(base64.b64decode(payload["init_images"][0]))).convert("RGB"))
-        return self._generate(self.processing.Img2Img, {**payload, "init_latent": to_latent(picture[None])})
+        payload["init_latent"] = _latent(payload["init_images"][0])
+        if "mask" in payload:
+            payload["nmask"] = (_latent(payload["mask"]) > 0).float()
+        return self._generate(self.processing.Img2Img, payload)
 
     def _generate(self, kind, payload):
         from fastapi import HTTPException
@@ -67,6 +69,8 @@ class DoubleHost:
         from ..client import Refused, Result
 
         fields = {name: value for name, value in payload.items() if name not in EXTRA_FIELDS}
+        if "firstpass_image" in fields:
+            fields["firstpass_image"] = to_latent(np.array([fields["firstpass_image"]]))
         args = self._script_args(payload)
         self.shared.sd_model = self.checkpoint
         p = kind(**{"prompt": self.prompt, **fields}, script_args=args, scripts=self.runner)
@@ -106,6 +110,11 @@ def _load(path: Path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _latent(encoded: str) -> torch.Tensor:
+    picture = np.array(Image.open(io.BytesIO(base64.b64decode(encoded))).convert("RGB"))
+    return to_latent(picture[None])
 
 
 def _parameters(infotext: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ class Processing:
         self.batch_size, self.n_iter, self.steps, self.cfg_scale = 1, 1, 4, 3.0
         self.sampler_name, self.s_min_uncond = "Euler", 0.0
         self.enable_hr, self.is_hr_pass, self.denoising_strength = False, False, 0.7
+        self.hr_second_pass_steps, self.hr_sampler_name, self.firstpass_image = 0, None, None
         self.is_api = False
         self.script_args, self.scripts = [], None
         self.mask = self.nmask = None
@@ -37,17 +38,22 @@ class Processing:
 class Txt2Img(Processing):
     def sample(self, cond, uncond):
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
+        if self.firstpass_image is not None and self.enable_hr:
+            return self.sample_hr_pass(self.firstpass_image, cond, uncond)
         x = self.rng.next()
         self.scripts.process_before_every_sampling(self, x=x, noise=x, c=cond, uc=uncond)
         samples = self.sampler.sample(self, x, cond, uncond, image_conditioning=x.new_zeros(len(x), 5, 1, 1))
-        if not self.enable_hr:
-            return samples
+        return self.sample_hr_pass(samples, cond, uncond) if self.enable_hr else samples
+
+    def sample_hr_pass(self, samples, cond, uncond):
         self.is_hr_pass = True
-        self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
+        self.sampler = sd_samplers.create_sampler(self.hr_sampler_name or self.sampler_name, self.sd_model)
         self.rng = rng.ImageRNG((3, 24, 24), self.seeds, self.subseeds, self.subseed_strength)
         noise = self.rng.next()
-        self.scripts.process_before_every_sampling(self, x=samples, noise=noise, c=cond, uc=uncond)
-        samples = self.sampler.sample_img2img(self, samples, noise, cond, uncond)
+        for _ in range(2 if hasattr(self.sd_model, "forge_objects") else 1):  # Forge calls the hook twice
+            self.scripts.process_before_every_sampling(self, x=samples, noise=noise, c=cond, uc=uncond)
+        steps = self.hr_second_pass_steps or self.steps
+        samples = self.sampler.sample_img2img(self, samples, noise, cond, uncond, steps=steps)
         self.is_hr_pass = False
         return samples
 
@@ -57,6 +63,8 @@ class Img2Img(Processing):
         self.sampler = sd_samplers.create_sampler(self.sampler_name, self.sd_model)
         self.initial_noise_multiplier = shared.opts.initial_noise_multiplier
         self.init_latent = self.init_latent.expand(self.batch_size, -1, -1, -1)
+        if self.nmask is not None:
+            self.mask = 1 - self.nmask
 
     def sample(self, cond, uncond):
         x = self.rng.next()
@@ -78,8 +86,12 @@ def infotext(p, index):
     return p.prompt + "\n" + ", ".join(f"{key}: {quote(value)}" for key, value in parameters.items())
 
 
-@torch.inference_mode()
 def process_images(p):
+    return process_images_inner(p)
+
+
+@torch.inference_mode()
+def process_images_inner(p):
     """Latents [B, 3, 24, 24], infotexts and what the panel would show below the pictures, over all batches."""
     shared.state.__dict__.update(shared.fresh_state().__dict__)
     latents, texts = [], []

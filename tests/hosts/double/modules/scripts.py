@@ -1,9 +1,13 @@
 AlwaysVisible = object()
+scripts_data = []
 
 
 class Script:
     infotext_fields = None
     args_from = args_to = 0
+
+    def title(self):
+        return type(self).__name__
 
     def process(self, p, *args): ...
 

@@ -11,7 +11,7 @@ class Checkpoint:
 
     def __init__(self, family):
         self.lab = LabModel(family)
-        self.model = SimpleNamespace(diffusion_model=self.lab._net)
+        self.model = SimpleNamespace(diffusion_model=self.lab.net)
         self.spoil = lambda answer: answer
 
     def condition(self, prompts):

@@ -119,4 +119,6 @@ def euler_ancestral(model, x, sigmas=None, extra_args=None, disable=None, callba
 
 
 def create_sampler(name, sd_model):
-    return Sampler({"Euler": euler, "Euler a": euler_ancestral}[name], sd_model)
+    sampler = Sampler({"Euler": euler, "Euler a": euler_ancestral}[name], sd_model)
+    sampler.config = SimpleNamespace(name=name, options={})
+    return sampler

@@ -1,3 +1,4 @@
 def setup_img2img_steps(p, steps=None):
-    steps = steps or p.steps
-    return steps, int(min(p.denoising_strength, 0.999) * steps)
+    if steps is not None:
+        return int(steps / min(p.denoising_strength, 0.999)) if p.denoising_strength > 0 else 0, steps - 1
+    return p.steps, int(min(p.denoising_strength, 0.999) * p.steps)

@@ -1,0 +1,227 @@
+"""The run folder: the only state of a comparison. What is written there once is never made again.
+
+run.json            the plan, the model, the versions
+results*.jsonl      a line for every finished picture, of every process
+pictures/ARM/N.png  the pictures
+scores.jsonl        a line for every picture and metric
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from .generators import Made
+from .plan import Plan, read, versions
+
+
+class ModelChanged(OSError):
+    """A picture came from another model than those before it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished picture."""
+
+    pair: int
+    arm: str
+    file: str
+    sha256: str
+    """Of the pixels, not of the file."""
+    steps: int
+    evaluations_per_step: int
+    extra_evaluations: int
+    seconds: float
+    skipped: str
+    infotext: str
+    host: str
+
+    @property
+    def evaluations(self) -> int:
+        """Of the sampler and the ordering together."""
+        return self.steps * self.evaluations_per_step + self.extra_evaluations
+
+
+class RunFolder:
+    """A comparison's folder, open for one process.
+
+    Raises:
+        ValueError: the folder holds another plan.
+        OSError: it cannot be read or written, or another process works in it.
+    """
+
+    def __init__(self, path: Path, plan: Plan, process: int = 0):
+        self.path, self.plan = path, plan
+        self._suffix = f"-{process}" if process else ""
+        self._lock = threading.Lock()
+        self._said: dict[str, Any] = {}
+        path.mkdir(parents=True, exist_ok=True)
+        self._claim = _claim(path / f".lock{self._suffix}")
+        if (path / "run.json").exists():
+            known, self._said = read(path)
+            if difference := known.first_difference(plan):
+                raise ValueError(f"{path} holds a comparison with {difference}; take another --out for another comparison")
+        elif process == 0:
+            self._write_run({})
+        self.records = {(record.pair, record.arm): record for record in self._records()}
+
+    @property
+    def model(self) -> dict[str, str]:
+        """The model that the pictures are made with; empty before the first one."""
+        return self._said.get("model", {})
+
+    def expect(self, model: dict[str, str]) -> None:
+        """Take no pictures of another model than this; for a repetition."""
+        if model and not self.model:
+            self._write_run({"model": model})
+
+    def has(self, pair: int, arm: str) -> bool:
+        return (pair, arm) in self.records
+
+    def add(self, pair: int, arm: str, made: Made, steps: int, host: str) -> Record:
+        """Keep a picture: first its file, then its line, each on the disk before the next.
+
+        Raises:
+            ModelChanged: it is not kept then.
+            OSError: the disk is full, or the like.
+        """
+        with self._lock:
+            if self.model and made.model != self.model:
+                raise ModelChanged(
+                    f"the model changed: {host} answered with {_said(made.model)}, this comparison has {_said(self.model)}. "
+                    "Finished pictures are kept; load the model again and give the same command to go on"
+                )
+            if "host versions" not in self._said:
+                self._write_run({"model": made.model, "host versions": made.versions})
+            name = f"pictures/{arm}/{pair:05}.png"
+            self._write_picture(self.path / name, made)
+            record = Record(
+                pair, arm, name, pixels_hash(made.picture), steps, made.evaluations_per_step,
+                made.extra_evaluations, round(made.seconds, 3), made.skipped, made.infotext, host,
+            )  # fmt: skip
+            _append(self.path / f"results{self._suffix}.jsonl", asdict(record))
+            self.records[pair, arm] = record
+            return record
+
+    def picture(self, record: Record) -> Image.Image:
+        return Image.open(self.path / record.file).convert("RGB")
+
+    def scores(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """What is known by metric and hash of the picture and its prompt."""
+        return {(line["metric"], line["key"]): line for line in _lines(self.path / "scores.jsonl") if "key" in line}
+
+    def add_score(self, metric: str, key: str, scores: dict[str, float], features: str | None) -> None:
+        line = {"metric": metric, "key": key, "scores": scores, "features": features}
+        _append(self.path / "scores.jsonl", line, at_once=False)
+
+    def run(self) -> dict[str, Any]:
+        """What run.json says."""
+        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+
+    def reload(self) -> None:
+        """Learn what other processes have finished meanwhile."""
+        self.records = {(record.pair, record.arm): record for record in self._records()}
+
+    def close(self) -> None:
+        os.close(self._claim)
+
+    def _records(self) -> Iterator[Record]:
+        arms, count = {arm.name for arm in self.plan.arms}, len(self.plan.pairs)
+        for path in sorted(self.path.glob("results*.jsonl")):
+            for line in _lines(path):
+                try:
+                    record = Record(**line)
+                except TypeError:
+                    continue
+                if record.arm in arms and record.pair < count and (self.path / record.file).is_file():
+                    yield record
+
+    def _write_run(self, more: dict[str, Any]) -> None:
+        self._said = {"model": self.model, **self._said, **more}
+        kept = {name: self._said[name] for name in ("model", "host versions") if self._said.get(name)}
+        run = {**self.plan.to_dict(), **kept, "versions": self._said.get("versions") or versions()}
+        write_whole(self.path / "run.json", json.dumps(run, indent=1, ensure_ascii=False))
+
+    def _write_picture(self, path: Path, made: Made) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        info = PngInfo()
+        info.add_itxt("parameters", made.infotext)
+        with _whole_file(path) as part:
+            made.picture.save(part, "PNG", pnginfo=info)
+
+
+def pixels_hash(picture: Image.Image) -> str:
+    """SHA-256 of an RGB picture's size and pixels."""
+    return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file at once: after an interruption it is the old one or the new one."""
+    with _whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    part = path.with_name(f".{path.name}.part{path.suffix}")
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _append(path: Path, line: dict[str, Any], at_once: bool = True) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        # the leading line break ends a line that an interruption may have cut short
+        file.write("\n" + json.dumps(line, ensure_ascii=False))
+        file.flush()
+        if at_once:
+            os.fsync(file.fileno())
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a file; one cut short by an interruption is passed over."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def _claim(path: Path) -> int:
+    """A file that this process alone holds until it ends, however it ends."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise OSError(f"{path.parent}: another comparison is at work in this folder") from None
+    return handle
+
+
+def _said(model: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in model.items()) or "no model named"

@@ -1,0 +1,171 @@
+"""The compatibility document, path × host, written by the tests that are marked `@pytest.mark.path("hires fix")`.
+
+A run of all of tests/hosts on real hosts writes docs/compatibility.md and, beside it, the results as JSON. Of a host and
+checkpoint that did not take part, the earlier results stay, with their dates. A run of selected tests writes nothing.
+
+A path may name {model}, the kind of the checkpoint.
+
+Environment variables:
+    NOISEORDER_COMPATIBILITY   another file; then a run of selected tests brings its own cells up to date there
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from ..servers import REPOSITORY
+from .real import commit, model_title
+
+TITLES = {"A1111": "A1111", "FORGE": "Forge", "REFORGE": "reForge", "NEO": "Forge Neo", "CLASSIC": "Forge Classic"}
+WORKS, NOT_THERE, FAILS = "works", "not there", "fails"
+_WORST_FIRST = (FAILS, WORKS, NOT_THERE)
+INTRODUCTION = """# Compatibility
+
+What works on which WebUI: every line is held by tests that ran on the real program, on a CPU, with small checkpoints of
+random weights. `pytest tests/hosts` writes this file (see `tests/hosts/real.py` for the variables that name the hosts).
+Numbers lead to the reasons below; a name in brackets is the checkpoint that a result holds for, where they differ.
+"""
+
+
+@dataclass
+class Cell:
+    """What became of one path on one host with one checkpoint."""
+
+    path: str
+    host: str
+    checkpoint: str
+    outcome: str
+    reasons: list[str] = field(default_factory=list)
+    date: str = ""
+    commit: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.path, self.host, self.checkpoint
+
+    def add(self, outcome: str, reason: str) -> None:
+        """One more test of the same path: the worst outcome counts, and no reason is lost."""
+        self.outcome = min(self.outcome, outcome, key=_WORST_FIRST.index)
+        if reason and reason not in self.reasons:
+            self.reasons.append(reason)
+
+
+def merged(old: Iterable[Cell], new: Iterable[Cell], everything_ran: bool) -> list[Cell]:
+    """The old cells brought up to date; after a whole run nothing old is left of the hosts and checkpoints it met."""
+    new = list(new)
+    keys, met = {cell.key for cell in new}, {cell.key[1:] for cell in new}
+    kept = [cell for cell in old if (cell.key[1:] not in met if everything_ran else cell.key not in keys)]
+    return _sorted([*new, *kept])
+
+
+def _sorted(cells: list[Cell]) -> list[Cell]:
+    paths = list(dict.fromkeys(cell.path for cell in cells))
+    hosts = list(TITLES)
+    return sorted(cells, key=lambda cell: (paths.index(cell.path), hosts.index(cell.host), cell.checkpoint))
+
+
+def rendered(cells: list[Cell]) -> str:
+    """The document in Markdown."""
+    hosts = [host for host in TITLES if any(cell.host == host for cell in cells)]
+    reasons: list[str] = []
+    lines = [INTRODUCTION, *_table_of_hosts(cells, hosts)]
+    lines += ["", "| path | " + " | ".join(TITLES[host] for host in hosts) + " |", "|---" * (len(hosts) + 1) + "|"]
+    for path in dict.fromkeys(cell.path for cell in cells):
+        row = [[cell for cell in cells if cell.path == path and cell.host == host] for host in hosts]
+        lines.append(f"| {path} | " + " | ".join(_summary(results, reasons) for results in row) + " |")
+    if reasons:
+        lines += ["", "## Reasons", "", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))]
+    return "\n".join(lines) + "\n"
+
+
+def _table_of_hosts(cells: list[Cell], hosts: list[str]) -> list[str]:
+    lines = ["| host | commit | checkpoint | date | works | fails | not there |", "|---|---|---|---|---|---|---|"]
+    for host in hosts:
+        for checkpoint in sorted({cell.checkpoint for cell in cells if cell.host == host}):
+            here = [cell for cell in cells if cell.key[1:] == (host, checkpoint)]
+            last = max(here, key=lambda cell: cell.date)
+            counts = [sum(cell.outcome == outcome for cell in here) for outcome in (WORKS, FAILS, NOT_THERE)]
+            lines.append("| " + " | ".join([TITLES[host], last.commit[:8], checkpoint, last.date, *map(str, counts)]) + " |")
+    return lines
+
+
+def _summary(results: list[Cell], reasons: list[str]) -> str:
+    """One host's results of one path in a few words; their reasons are numbered in `reasons`."""
+    if not results:
+        return "not run"
+    parts = []
+    alike = len({cell.outcome for cell in results}) == 1
+    for outcome in _WORST_FIRST:
+        cells = [cell for cell in results if cell.outcome == outcome]
+        if not cells:
+            continue
+        numbers = sorted({_number(reason, reasons) for cell in cells for reason in cell.reasons})
+        where = "" if alike else f" ({', '.join(cell.checkpoint for cell in cells)})"
+        parts.append(outcome + where + "".join(f" [{number}]" for number in numbers))
+    return "; ".join(parts)
+
+
+def _number(reason: str, reasons: list[str]) -> int:
+    if reason not in reasons:
+        reasons.append(reason)
+    return reasons.index(reason) + 1
+
+
+class CompatibilityPlugin:
+    """Collects the outcomes of one pytest run."""
+
+    def __init__(self, config: pytest.Config):
+        given = os.environ.get("NOISEORDER_COMPATIBILITY")
+        self._whole = not (config.option.keyword or config.option.markexpr) and all(Path(arg).is_dir() for arg in config.args)
+        self._file = Path(given) if given else REPOSITORY / "docs/compatibility.md" if self._whole else None
+        self._cells: dict[tuple[str, str, str], Cell] = {}
+        self._ended = 0
+
+    def pytest_runtest_logfinish(self):
+        self._ended += 1
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = (yield).get_result()
+        marker = item.get_closest_marker("path")
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        host, _, checkpoint = str(parameters.get("hosts", "")).partition(":")
+        if marker is None or host not in TITLES or (report.when != "call" and report.passed):
+            return
+        path = marker.args[0].format(model=model_title(checkpoint))
+        cell = self._cells.setdefault(
+            (path, host, checkpoint),
+            Cell(path, host, checkpoint, NOT_THERE, [], date.today().isoformat(), commit(host)),
+        )
+        variant = item.callspec.id.replace(parameters["hosts"], "").strip("-")
+        cell.add(*outcome_and_reason(report, "" if variant == path else variant))
+
+    def pytest_sessionfinish(self, session):
+        if self._file is None or not self._cells:
+            return
+        results = self._file.with_suffix(".json")
+        old = [Cell(**cell) for cell in json.loads(results.read_text())] if results.is_file() else []
+        cells = merged(old, self._cells.values(), self._whole and session.testscollected == self._ended)
+        results.write_text(json.dumps([asdict(cell) for cell in cells], indent=1, ensure_ascii=False) + "\n")
+        self._file.write_text(rendered(cells))
+
+
+def outcome_and_reason(report: pytest.TestReport, variant: str) -> tuple[str, str]:
+    """What a test's report means for its path, in words for a reader; `variant` tells the path's tests apart."""
+    if hasattr(report, "wasxfail"):
+        return (WORKS, "") if report.passed else (FAILS, report.wasxfail.removeprefix("reason: "))
+    if report.passed:
+        return WORKS, ""
+    label = f"{variant}: " if variant else ""
+    if report.skipped:
+        return NOT_THERE, label + report.longrepr[2].removeprefix("Skipped: ")
+    crash = getattr(report.longrepr, "reprcrash", None)
+    said = crash.message if crash else str(report.longrepr)
+    return FAILS, label + said.strip().splitlines()[0][:200].replace("|", "\\|")

@@ -1,0 +1,206 @@
+"""A tiny extension for the tests: does to a job what goes wrong in real life, and tells what is left behind.
+
+Its API argument is one object; every key is a fault, done once per job:
+
+    raise_in    "package.module:Name.attribute" raises whenever it is called
+    error       what it raises: "RuntimeError" (also without this key) or "OutOfMemoryError"
+    answers     [first, last, kind]: the network's answers first…last, counted from 1, are "nan", "inf", "memory" or "error"
+    state       [name, k]: state.name becomes True after the k-th answer
+    hook        this extension's own hook of that name raises
+    swap        the checkpoint of that name is loaded in `process_batch`, after Noise Order has armed the noise
+    reload      k: "Reload UI" after the k-th answer
+    attributes  {name: value}: set on the job before the batch; "absent" removes one
+    uncounted   the counting extension's hook is taken off the network, which Noise Order trusts only without hooks
+"""
+
+import collections
+import functools
+import gc
+import importlib
+import os
+import sys
+
+import gradio
+import torch
+from modules import scripts, shared
+
+counted = set()
+undo = []
+last = {"left": [], "comments": []}
+
+
+def failure(name):
+    return torch.cuda.OutOfMemoryError("CUDA out of memory.") if name == "OutOfMemoryError" else RuntimeError("sabotage")
+
+
+def replace(owner, name, value):
+    original = vars(owner)[name]
+    setattr(owner, name, value)
+    undo.append(lambda: setattr(owner, name, original))
+
+
+def clean_up():
+    while undo:
+        undo.pop()()
+
+
+def raise_in(place, error):
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+
+    def fail(*args, **kwargs):
+        raise failure(error)
+
+    replace(owner, name, fail)
+
+
+def network_of(sd_model):
+    objects = getattr(sd_model, "forge_objects", None)
+    return (objects.unet.model if objects else sd_model.model).diffusion_model
+
+
+def count(network):
+    """Count on the class, once and for all: nothing may hang on the network itself."""
+    kind = type(network)
+    if not hasattr(kind, "rows_counted"):
+        forward = kind.forward
+
+        def counting(self, x, *args, **kwargs):
+            kind.rows_counted += len(x)
+            return forward(self, x, *args, **kwargs)
+
+        kind.forward, kind.rows_counted = counting, 0
+    counted.add(kind)
+
+
+def spoiled(kind, answer):
+    if kind == "memory":
+        raise failure("OutOfMemoryError")
+    if kind == "error":
+        raise failure("RuntimeError")
+    return answer * float("nan") if kind == "nan" else answer / 0
+
+
+def reload_ui():
+    if hasattr(shared.state, "server_command"):
+        shared.state.server_command = "restart"
+    else:
+        for name in [name for name in sys.modules if name.startswith("double_")]:
+            del sys.modules[name]
+
+
+def watch_answers(network, plan):
+    asked = []
+
+    def answered(module, args, answer):
+        asked.append(1)
+        first, final, kind = plan.get("answers", (1, 0, ""))
+        name, at = plan.get("state", ("", 0))
+        if len(asked) == at:
+            setattr(shared.state, name, True)
+        if len(asked) == plan.get("reload"):
+            reload_ui()
+        return spoiled(kind, answer) if first <= len(asked) <= final else answer
+
+    undo.append(network.register_forward_hook(answered).remove)
+
+
+def left_on(p):
+    """What Noise Order should have taken away with it."""
+    left = [f"p.{name}" for name in vars(p) if "noise_order" in name]
+    owners = {"p.rng": p.rng, "p.sampler": p.sampler, "denoiser": getattr(p.sampler, "model_wrap_cfg", None)}
+    inner = getattr(owners["denoiser"], "inner_model", None) if owners["denoiser"] is not None else None
+    owners |= {"inner model": inner, "network": network_of(p.sd_model)}
+    ours = {"next", "sample", "sample_img2img", "forward", "combine_denoised", "apply_model"}
+    for place, owner in owners.items():
+        left += [f"{place}.{name}" for name in sorted(ours & set(getattr(owner, "__dict__", ())))]
+    objects = getattr(p.sd_model, "forge_objects", None)
+    if objects is not None and "sampler_post_cfg_function" in objects.unet.model_options:
+        left.append("model_options")
+    return left
+
+
+def state():
+    with open("/proc/self/statm") as statm:
+        resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return {"rows": sum(kind.rows_counted for kind in counted), **last, "resident": resident}
+
+
+def alive():
+    """What lives in this process: tensors, and objects of Noise Order's classes by name."""
+    gc.collect()
+    kinds = collections.Counter(type(thing) for thing in gc.get_objects())
+    ours = {kind.__name__: count for kind, count in kinds.items() if str(kind.__module__).startswith("lib_noiseorder")}
+    return {"tensors": kinds[torch.Tensor], "ours": ours}
+
+
+class Sabotage(scripts.Script):
+    def title(self):
+        return "Sabotage"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return [gradio.Textbox(value="", label="Sabotage", visible=False)]
+
+    def process(self, p, plan, *args):
+        clean_up()
+        last.update(left=["never finished"], comments=[])
+        plan = plan if isinstance(plan, dict) else {}
+        count(network_of(p.sd_model))
+        if "raise_in" in plan:
+            raise_in(plan["raise_in"], plan.get("error", "RuntimeError"))
+        self.fail_if(plan, "process")
+
+    def before_process_batch(self, p, plan, *args, **kwargs):
+        plan = plan if isinstance(plan, dict) else {}
+        for name, value in plan.get("attributes", {}).items():
+            if value == "absent":
+                vars(p).pop(name, None)
+            else:
+                setattr(p, name, value)
+        self.fail_if(plan, "before_process_batch")
+
+    def process_batch(self, p, plan, *args, **kwargs):
+        plan = plan if isinstance(plan, dict) else {}
+        if plan.get("uncounted"):
+            p.counting.remove()
+            del p.counting, p.counted_rows
+        if {"answers", "state", "reload"} & set(plan):
+            watch_answers(network_of(p.sd_model), plan)
+        if "swap" in plan:
+            from modules import sd_models
+
+            sd_models.reload_model_weights(info=sd_models.get_closet_checkpoint_match(plan["swap"]))
+            count(network_of(p.sd_model))
+        self.fail_if(plan, "process_batch")
+
+    def process_before_every_sampling(self, p, plan, *args, **kwargs):
+        self.fail_if(plan, "process_before_every_sampling")
+
+    def postprocess_batch(self, p, plan, *args, **kwargs):
+        self.fail_if(plan, "postprocess_batch")
+
+    def postprocess(self, p, processed, plan, *args):
+        clean_up()
+        last.update(left=left_on(p), comments=list(p.comments) if isinstance(p.comments, dict) else [])
+        self.fail_if(plan, "postprocess")
+
+    def fail_if(self, plan, hook):
+        if isinstance(plan, dict) and plan.get("hook") == hook:
+            raise RuntimeError(f"another extension's {hook} fails")
+
+
+def offer(_, app):
+    app.add_api_route("/saboteur/state", state, methods=["GET"])
+    app.add_api_route("/saboteur/alive", alive, methods=["GET"])
+
+
+try:
+    from modules import script_callbacks
+
+    script_callbacks.on_app_started(offer)
+except ImportError:  # the double has no pages
+    pass
