@@ -140,8 +140,8 @@ class NoiseOrderSettings:
     preset: str = _knob(
         CUSTOM,
         "Preset",
-        "Automatic: the better of two or three noises, for up to 40 % more evaluations; helps flow models, eps models less. "
-        "Light: a glance at two noises, no measurable gain. Paper: the formulas to the letter. Custom: the controls below.",
+        "Automatic: the best of several noises of the seed, for up to 40 % more evaluations. Light: the better of two, for two "
+        "or three evaluations; helps eps models, flow models hardly. Paper: the formulas to the letter. Custom: the controls below.",
         choices=tuple(PRESETS),
     )
     erasure_samples: int = _knob(
@@ -192,7 +192,7 @@ class NoiseOrderSettings:
     selection_draws: int = _knob(
         0,
         "Selection draws",
-        "How many noises are compared; 0 leaves it to the kind of model (2 or 3).",
+        "How many noises are compared; 0 leaves it to the kind of model and the number of steps (2 to 7).",
         minimum=0, maximum=16, step=1, advanced=True,
     )  # fmt: skip
     compare_with_off: bool = _knob(

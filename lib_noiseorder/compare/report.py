@@ -163,7 +163,7 @@ def _scores(results: dict[str, Any]) -> str:
 
 
 def _costs(results: dict[str, Any]) -> str:
-    head, rows = ["arm", "steps", "evaluations", "seconds", "against plain", "what it is"], []
+    head, rows = ["arm", "steps", "evaluations", "more than plain", "seconds", "what it is"], []
     plain = results["arms"][PLAIN]
     for name, arm in results["arms"].items():
         if arm["evaluations"] is None:
@@ -174,8 +174,8 @@ def _costs(results: dict[str, Any]) -> str:
                 _cell(name),
                 _cell(f"{arm['steps per picture']:g}", arm["steps per picture"]),
                 _cell(f"{arm['evaluations']:g}", arm["evaluations"]),
-                _cell(f"{arm['seconds']:.2f}", arm["seconds"]),
                 _cell(f"{share:+.0%}", share),
+                _cell(f"{arm['seconds']:.2f}", arm["seconds"]),
                 _cell(_description(arm), css="text"),
             ]
         )

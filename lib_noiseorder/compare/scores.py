@@ -28,6 +28,10 @@ PICKSCORE = "yuvalkirstain/PickScore_v1"
 PICKSCORE_PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
+_PACKAGE_OF_MODULE = {"clip": "openai-clip"}
+"""Where a module that a library forgets to ask for has another name than its package."""
+
+
 class Missing(Exception):
     """A metric that cannot work here: why, and the command that would help."""
 
@@ -321,11 +325,14 @@ def stay_offline() -> None:
 
 
 def library(module: str, package: str) -> Any:
-    """An optional library's module; raises Missing with the command that installs it."""
+    """An optional library's module; raises Missing with the command that installs it, or what it needs itself."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise Missing(f"{error.name} is not installed", f"pip install {package}") from None
+        if (error.name or "").split(".")[0] == module.split(".")[0]:
+            raise Missing(f"{error.name} is not installed", f"pip install {package}") from None
+        needed = _PACKAGE_OF_MODULE.get(error.name, error.name)
+        raise Missing(f"{error.name}, which {package} needs, is not installed", f"pip install {needed}") from None
 
 
 def from_disk(kind: Any, name: str, **more: Any) -> Any:

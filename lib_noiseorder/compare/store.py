@@ -67,9 +67,17 @@ class RunFolder:
         self._said: dict[str, Any] = {}
         path.mkdir(parents=True, exist_ok=True)
         self._claim = _claim(path / f".lock{self._suffix}")
+        try:
+            self._open(process)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, process: int) -> None:
+        path = self.path
         if (path / "run.json").exists():
             known, self._said = read(path)
-            if difference := known.first_difference(plan):
+            if difference := known.first_difference(self.plan):
                 raise ValueError(f"{path} holds a comparison with {difference}; take another --out for another comparison")
         elif process == 0:
             self._write_run({})

@@ -3,7 +3,8 @@
 A run of all of tests/hosts on real hosts writes docs/compatibility.md and, beside it, the results as JSON. Of a host and
 checkpoint that did not take part, the earlier results stay, with their dates. A run of selected tests writes nothing.
 
-A path may name {model}, the kind of the checkpoint.
+A path may name {model}, the kind of the checkpoint. A test that is skipped because it "does not apply" to its checkpoint
+counts only where none of the host's checkpoints was better.
 
 Environment variables:
     NOISEORDER_COMPATIBILITY   another file; then a run of selected tests brings its own cells up to date there
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -24,13 +26,17 @@ from ..servers import REPOSITORY
 from .real import commit, model_title
 
 TITLES = {"A1111": "A1111", "FORGE": "Forge", "REFORGE": "reForge", "NEO": "Forge Neo", "CLASSIC": "Forge Classic"}
+DOES_NOT_APPLY = "does not apply"
 WORKS, NOT_THERE, FAILS = "works", "not there", "fails"
+_NOT_RUN = "not run"
 _WORST_FIRST = (FAILS, WORKS, NOT_THERE)
 INTRODUCTION = """# Compatibility
 
 What works on which WebUI: every line is held by tests that ran on the real program, on a CPU, with small checkpoints of
-random weights. `pytest tests/hosts` writes this file (see `tests/hosts/real.py` for the variables that name the hosts).
-Numbers lead to the reasons below; a name in brackets is the checkpoint that a result holds for, where they differ.
+random weights (where a host knows a model by its size, that host's configuration files were cut to the small model's).
+`pytest tests/hosts` writes this file; see `tests/hosts/real.py` for the variables that name the hosts. Numbers lead to the
+reasons below; a name in brackets is the checkpoint that a result holds for, where they differ. What no test has seen is not
+here.
 """
 
 
@@ -49,6 +55,10 @@ class Cell:
     @property
     def key(self) -> tuple[str, str, str]:
         return self.path, self.host, self.checkpoint
+
+    @property
+    def does_not_apply(self) -> bool:
+        return bool(self.reasons) and all(DOES_NOT_APPLY in reason for reason in self.reasons)
 
     def add(self, outcome: str, reason: str) -> None:
         """One more test of the same path: the worst outcome counts, and no reason is lost."""
@@ -88,8 +98,8 @@ def rendered(cells: list[Cell]) -> str:
 def _table_of_hosts(cells: list[Cell], hosts: list[str]) -> list[str]:
     lines = ["| host | commit | checkpoint | date | works | fails | not there |", "|---|---|---|---|---|---|---|"]
     for host in hosts:
-        for checkpoint in sorted({cell.checkpoint for cell in cells if cell.host == host}):
-            here = [cell for cell in cells if cell.key[1:] == (host, checkpoint)]
+        for checkpoint in sorted({cell.checkpoint for cell in cells if cell.host == host and not cell.does_not_apply}):
+            here = [cell for cell in cells if cell.key[1:] == (host, checkpoint) and not cell.does_not_apply]
             last = max(here, key=lambda cell: cell.date)
             counts = [sum(cell.outcome == outcome for cell in here) for outcome in (WORKS, FAILS, NOT_THERE)]
             lines.append("| " + " | ".join([TITLES[host], last.commit[:8], checkpoint, last.date, *map(str, counts)]) + " |")
@@ -98,8 +108,9 @@ def _table_of_hosts(cells: list[Cell], hosts: list[str]) -> list[str]:
 
 def _summary(results: list[Cell], reasons: list[str]) -> str:
     """One host's results of one path in a few words; their reasons are numbered in `reasons`."""
+    results = [cell for cell in results if not cell.does_not_apply] or results
     if not results:
-        return "not run"
+        return _NOT_RUN
     parts = []
     alike = len({cell.outcome for cell in results}) == 1
     for outcome in _WORST_FIRST:
@@ -119,42 +130,50 @@ def _number(reason: str, reasons: list[str]) -> int:
 
 
 class CompatibilityPlugin:
-    """Collects the outcomes of one pytest run."""
+    """Collects the outcomes of one pytest run; a cell counts once all its tests of the run have ended."""
 
     def __init__(self, config: pytest.Config):
         given = os.environ.get("NOISEORDER_COMPATIBILITY")
         self._whole = not (config.option.keyword or config.option.markexpr) and all(Path(arg).is_dir() for arg in config.args)
         self._file = Path(given) if given else REPOSITORY / "docs/compatibility.md" if self._whole else None
         self._cells: dict[tuple[str, str, str], Cell] = {}
-        self._ended = 0
+        self._to_come: Counter[tuple[str, str, str]] = Counter()
 
-    def pytest_runtest_logfinish(self):
-        self._ended += 1
+    def pytest_collection_finish(self, session):
+        self._to_come.update(key for key in map(_key, session.items) if key)
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item, call):
         report = (yield).get_result()
-        marker = item.get_closest_marker("path")
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        host, _, checkpoint = str(parameters.get("hosts", "")).partition(":")
-        if marker is None or host not in TITLES or (report.when != "call" and report.passed):
+        key = _key(item)
+        if key is None:
             return
-        path = marker.args[0].format(model=model_title(checkpoint))
-        cell = self._cells.setdefault(
-            (path, host, checkpoint),
-            Cell(path, host, checkpoint, NOT_THERE, [], date.today().isoformat(), commit(host)),
-        )
-        variant = item.callspec.id.replace(parameters["hosts"], "").strip("-")
-        cell.add(*outcome_and_reason(report, "" if variant == path else variant))
+        if report.when == "teardown":
+            self._to_come[key] -= 1
+        if report.when != "call" and report.passed:
+            return
+        cell = self._cells.setdefault(key, Cell(*key, NOT_THERE, [], date.today().isoformat(), commit(key[1])))
+        variant = item.callspec.id.replace(item.callspec.params["hosts"], "").strip("-")
+        cell.add(*outcome_and_reason(report, "" if variant == cell.path else variant))
 
-    def pytest_sessionfinish(self, session):
-        if self._file is None or not self._cells:
+    def pytest_sessionfinish(self):
+        cells = [cell for key, cell in self._cells.items() if self._to_come[key] == 0]
+        if self._file is None or not cells:
             return
         results = self._file.with_suffix(".json")
         old = [Cell(**cell) for cell in json.loads(results.read_text())] if results.is_file() else []
-        cells = merged(old, self._cells.values(), self._whole and session.testscollected == self._ended)
+        cells = merged(old, cells, everything_ran=self._whole and not any(self._to_come.values()))
         results.write_text(json.dumps([asdict(cell) for cell in cells], indent=1, ensure_ascii=False) + "\n")
         self._file.write_text(rendered(cells))
+
+
+def _key(item: pytest.Item) -> tuple[str, str, str] | None:
+    """Path, host and checkpoint of a test; None for one that is not in the document."""
+    marker = item.get_closest_marker("path")
+    host, _, checkpoint = str(getattr(getattr(item, "callspec", None), "params", {}).get("hosts", "")).partition(":")
+    if marker is None or host not in TITLES:
+        return None
+    return marker.args[0].format(model=model_title(checkpoint)), host, checkpoint
 
 
 def outcome_and_reason(report: pytest.TestReport, variant: str) -> tuple[str, str]:

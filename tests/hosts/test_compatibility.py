@@ -49,6 +49,12 @@ def test_the_table_tells_outcome_checkpoint_and_reason():
     assert "| Forge | 01234567 | sd15 | 2026-01-01 | 1 | 0 | 0 |" in text
 
 
+def test_what_does_not_apply_to_a_checkpoint_counts_only_if_nothing_is_better():
+    video = cell("video", checkpoint="flux", outcome=NOT_THERE, reasons=["does not apply: not a video model"])
+    assert "| video | not there [1] |" in rendered([video])
+    assert "| video | works |" in rendered([video, cell("video", checkpoint="wan")])
+
+
 def report(outcome, longrepr=None, **more):
     kinds = {kind: kind == outcome for kind in ("passed", "failed", "skipped")}
     return SimpleNamespace(longrepr=longrepr, **kinds, **more)

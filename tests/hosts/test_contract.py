@@ -145,7 +145,7 @@ def test_selection_keeps_one_of_the_noises_and_costs_what_it_says(host, preset, 
     plain = host.txt2img(**payload)
     selected = host.txt2img(**payload, **noise_order(preset=preset))
     assert selected["Noise Order skipped"] is None
-    assert int(selected["Noise Order chosen"]) in (1, 2, 3)
+    assert int(selected["Noise Order chosen"]) >= 1
     assert selected.evaluations - plain.evaluations == int(selected["Noise Order evaluations"])
     assert difference(selected, host.txt2img(**payload, **noise_order(preset=preset))) == 0
 

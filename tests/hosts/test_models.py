@@ -28,7 +28,7 @@ def check(host, **payload):
     assert extra_evaluations(ordered, plain) == int(ordered["Noise Order evaluations"])
     plain = host.txt2img(**payload, steps=20)
     selected = host.txt2img(**payload, steps=20, **noise_order(preset="Automatic"))
-    assert selected["Noise Order skipped"] is None and selected["Noise Order chosen"] in ("1", "2", "3")
+    assert selected["Noise Order skipped"] is None and int(selected["Noise Order chosen"]) >= 1
     assert extra_evaluations(selected, plain) == int(selected["Noise Order evaluations"])
 
 
@@ -43,7 +43,7 @@ def test_zero_terminal_snr(host):
     if "sd_noise_schedule" not in options:
         pytest.skip("the host has no option for the noise schedule")
     if "-v" not in host.checkpoint:
-        pytest.skip("made for checkpoints that predict v")
+        pytest.skip("does not apply: made for checkpoints that predict v")
     host.server.post("/sdapi/v1/options", {"sd_noise_schedule": "Zero Terminal SNR"})
     try:
         check(host)
@@ -54,19 +54,19 @@ def test_zero_terminal_snr(host):
 @pytest.mark.path("Wan: a video of five frames")
 def test_a_video(host):
     if "wan" not in real(host).checkpoint:
-        pytest.skip("not a video model")
+        pytest.skip("does not apply: not a video model")
     frames = 5
     plain, ordered = host.txt2img(batch_size=frames), host.txt2img(batch_size=frames, **noise_order())
     assert difference(plain, host.txt2img(batch_size=frames, **NOTHING)) == 0 < difference(plain, ordered)
     assert round(frames * extra_evaluations(ordered, plain)) == int(ordered["Noise Order evaluations"])
-    selected = host.txt2img(batch_size=frames, steps=20, **noise_order(preset="Automatic", show_injected=True))
-    assert selected["Noise Order skipped"] is None and selected["Noise Order chosen"] in ("1", "2", "3")
+    selected = host.txt2img(batch_size=frames, steps=20, **noise_order(preset="Automatic"))
+    assert selected["Noise Order skipped"] is None and int(selected["Noise Order chosen"]) >= 1
 
 
 @pytest.mark.path("Wan: two models, switched by the refiner")
 def test_two_models(host):
     if "wan-high" not in real(host).checkpoint:
-        pytest.skip("not a model of a pair")
+        pytest.skip("does not apply: not a model of a pair")
     switch = {"refiner_checkpoint": host.checkpoint.replace("high", "low"), "refiner_switch_at": 0.5, "steps": 8}
     plain, ordered = host.txt2img(**switch), host.txt2img(**switch, **noise_order())
     assert plain["Refiner"] == ordered["Refiner"] is not None

@@ -329,6 +329,7 @@ def test_a_folder_of_another_comparison(webui, tmp_path, capsys):
     asked = len(webui.asked)
     assert compare(webui, out=tmp_path, more=("--steps", "30")) == 2
     assert "sampling.steps = 20, not 30; take another --out" in capsys.readouterr().err and len(webui.asked) == asked
+    assert compare(webui, out=tmp_path) == 0  # the refusal has let go of the folder
 
 
 # -- repeated ----------------------------------------------------------------------------------------------------------

@@ -129,6 +129,18 @@ def test_a_missing_library_is_skipped_with_the_command(name, module, command, mo
     assert '"CLIPScore"' not in (tmp_path / "results.json").read_text(encoding="utf-8")
 
 
+def test_what_a_library_needs_itself_is_named(monkeypatch, tmp_path):
+    (tmp_path / "ImageReward.py").write_text("import clip")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "clip", None)
+    with pytest.raises(Missing) as told:
+        scores.ImageReward("", "cpu")
+    assert (told.value.reason, told.value.command) == (
+        "clip, which image-reward needs, is not installed",
+        "pip install openai-clip",
+    )
+
+
 def test_missing_weights_are_skipped_and_never_downloaded(monkeypatch):
     pytest.importorskip("transformers")
     asked = []
