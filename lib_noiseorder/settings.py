@@ -141,7 +141,8 @@ class NoiseOrderSettings:
         CUSTOM,
         "Preset",
         "Automatic: the best of several noises of the seed, for up to 40 % more evaluations. Light: the better of two, for two "
-        "or three evaluations; helps eps models, flow models hardly. Paper: the formulas to the letter. Custom: the controls below.",
+        "or three evaluations; helps eps models, flow models hardly. Paper: the formulas to the letter. "
+        "Custom: the controls below.",
         choices=tuple(PRESETS),
     )
     erasure_samples: int = _knob(

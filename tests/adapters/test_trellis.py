@@ -148,8 +148,8 @@ def test_the_answers_are_the_models_velocity_with_the_prompt_alone(pipeline, str
 
     expected = order_noise(INJECTED, further_draws(dense()), denoiser).noise
     started = []
-    pipeline.sparse_structure_sampler.sample_once = lambda model, x, *args, **kwargs: started.append(x) or SimpleNamespace(
-        pred_x_prev=x, pred_x_0=x
+    pipeline.sparse_structure_sampler.sample_once = lambda model, x, *args, **kwargs: (
+        started.append(x) or SimpleNamespace(pred_x_prev=x, pred_x_0=x)
     )
     with order_trellis(pipeline, INJECTED):
         pipeline.sparse_structure_sampler.sample(structure, dense(), **conditions(), **PARAMETERS)

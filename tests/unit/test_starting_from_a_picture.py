@@ -27,7 +27,7 @@ def test_no_key_timestep_is_noisier_than_the_start():
 
 class Host:
     family, guidance, follows = "flow", 3.0, True
-    levels = [NoiseLevel.flow(1 - k / 20) for k in range(20)]
+    levels = tuple(NoiseLevel.flow(1 - k / 20) for k in range(20))
 
 
 @pytest.mark.parametrize(
