@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..adapters.diffusers import run_ordered
 from ..settings import INFOTEXT_PREFIX
 from .generators import Made, Refused, Request, Unavailable
 from .scores import Missing, from_disk, library
@@ -37,7 +37,6 @@ class Pipeline:
         except Missing as missing:
             raise Refused(f"--diffusers {model}: {missing}" + (f"; {missing.command}" if missing.command else "")) from None
         self._pipe.set_progress_bar_config(disable=True)
-        self._run_ordered = importlib.import_module("..adapters.diffusers", __package__).run_ordered
         scheduler = type(self._pipe.scheduler).__name__
         kinds = {"pipeline": type(self._pipe).__name__, "scheduler": scheduler}
         self._model = {"name": Path(model).name, "hash": _weights_hash(self._pipe), **kinds}
@@ -60,7 +59,7 @@ class Pipeline:
         call = self._call(request)
         if request.settings is None:
             return self._pipe(**call).images[0].convert("RGB"), 0, ""
-        run = self._run_ordered(self._pipe, settings=request.settings, **call)
+        run = run_ordered(self._pipe, settings=request.settings, **call)
         extra = run.report.evaluations - run.report.saved_evaluations
         return run.output.images[0].convert("RGB"), extra, "; ".join(run.report.skipped)
 

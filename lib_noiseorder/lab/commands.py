@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ from ..progress import Bar
 
 _MODELS = ("eps", "flow", "distilled")
 _FAMILIES = ("eps", "flow")
+_CHECKPOINTS = {"shapes-sd1": "sd1", "shapes-flux": "flux"}
+"""Models in other programs' formats, with the module that makes each."""
 _TABLE_ARMS = (
     "plain,automatic,light,paper,equal-cost,wrong-prompt,steps:24,steps:32,scale:0.9,scale:0.8,erasure:16,"
     "random-direction:0.1,oracle:2,oracle:4"
@@ -38,7 +41,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument("--resume", type=Path, metavar="FILE", help="keep finished work here, and go on from it")
 
     train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
-    train.add_argument("--model", choices=(*_MODELS, "oracle"), required=True)
+    train.add_argument("--model", choices=(*_MODELS, *_CHECKPOINTS, "oracle"), required=True)
     train.add_argument("--minutes", type=float, default=40, help="how long (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--start", type=Path, help="weights to go on from")
@@ -63,9 +66,15 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    if options.model in _CHECKPOINTS:
+        if options.start is not None:
+            raise ValueError(f"--start = {options.start}: {options.model} is made from nothing")
+        recipe = importlib.import_module(f".{_CHECKPOINTS[options.model]}", __package__)
+        recipe.train(options.minutes, options.seed, options.out, log)
+        return 0
     from .training import train, train_oracle
 
-    log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     if options.model == "oracle":
         train_oracle(options.minutes, options.seed, options.out, log)
     else:
