@@ -5,11 +5,11 @@ Every candidate is an untouched draw of N(0, I), so nothing about the noise's di
     glances   the sampler's own first model calls, under guidance, with DDIM / Euler steps between them;
               the winner's answers are remembered for the sampler
 
-and then one of two ways of scoring. Either the last glance itself is scored:
+Where the plan has finalists, only the draws with the strongest response in their first glance are followed on:
 
-    response  how strongly and how locally the prompt shapes the picture that the model sees in this noise; the highest wins
+    response  how strongly and how locally the prompt shapes the picture that the model sees in this noise
 
-or the picture is shown to the model once more:
+A draw is scored by that alone, the highest wins, or its picture is shown to the model once more:
 
     jump      one deterministic step from there down to `preview_share`
     preview   one prediction of the clean picture x0, with the prompt; without a jump it is the last glance's
@@ -18,8 +18,8 @@ or the picture is shown to the model once more:
               the prompt are apart; mean squares, the lowest wins
 
 An eps model with a non-zero terminal SNR finds the traces of a picture in the noise at its very first call, and a noise in
-which the prompt finds much to work with comes out right more often. A flow model sees nothing in pure noise; its pictures
-are judged a few steps later: one that shows what the prompt says, in a way the model knows, is one that it restores.
+which the prompt finds much to work with may come out right more often. A flow model sees nothing in pure noise. A few steps
+later a picture that shows what the prompt says, in a way the model knows, is one that the model restores.
 Noisy latents and noise levels are those of `lib_noiseorder.denoiser`: x = alpha·x0 + sigma·eps; sigma / (alpha + sigma) is
 the noise share.
 """
@@ -64,6 +64,8 @@ class SelectionPlan:
     """One of QUESTIONS."""
     judging_share: float = 0.8
     """Noise share under which the picture is judged; not used by the response."""
+    finalists: int | None = None
+    """How many draws are looked at further after the first glance, those with the strongest response. None: all."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("draws", 1, 16), ("steps", 1, 1000)):
@@ -75,6 +77,8 @@ class SelectionPlan:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
         if self.question not in QUESTIONS:
             raise ValueError(f"question must be one of {', '.join(QUESTIONS)}, got {self.question!r}")
+        if self.finalists is not None and self.finalists < 1:
+            raise ValueError(f"finalists must be at least 1, or None for all, got {self.finalists}")
         if self.question == "response" and self.preview_share is not None:
             raise ValueError(f"preview_share must be None where the response is scored, got {self.preview_share}")
 
@@ -96,20 +100,30 @@ class SelectionPlan:
         """Evaluations per picture, the remembered ones included."""
         if self.draws == 1:
             return 0
-        preview = self.remembered(guidance) + (self.preview_share is not None)
-        return self.draws * (preview + QUESTIONS[self.question])
+        whole = self.remembered(guidance) + (self.preview_share is not None) + QUESTIONS[self.question]
+        first = min(1 if guidance == 1 else 2, whole)
+        return self.draws * first + self._followed * (whole - first) if self._halves else self.draws * whole
 
     @property
     def model_calls(self) -> int:
         """Calls of the model, each of one or two evaluations; what a progress line counts."""
         if self.draws == 1:
             return 0
-        return self.draws * (self.steps + (self.preview_share is not None) + (self.question != "response"))
+        whole = self.steps + (self.preview_share is not None) + (self.question != "response")
+        return self.draws + self._followed * (whole - 1) if self._halves else self.draws * whole
+
+    @property
+    def _halves(self) -> bool:
+        return self.finalists is not None and self.finalists < self.draws
+
+    @property
+    def _followed(self) -> int:
+        return self.finalists if self._halves else self.draws
 
     @property
     def _ends_with_the_prompt_only(self) -> bool:
         """Whether the last glance needs no answer without the prompt: its picture is all that is wanted of it."""
-        return self.preview_share is None and self.question != "response"
+        return self.preview_share is None and self.question != "response" and not (self._halves and self.steps == 1)
 
 
 class Preview(Protocol):
@@ -152,7 +166,7 @@ class SelectionReport:
     chosen: list[int] = field(default_factory=list)
     """Which draw every picture got, counted from 1."""
     scores: list[list[float]] = field(default_factory=list)
-    """Per picture the score of every draw; lower is better."""
+    """Per picture the score of every draw; lower is better. Infinite for a draw that was not looked at further."""
     skipped: list[str] = field(default_factory=list)
     """What was left out, and why."""
 
@@ -229,42 +243,79 @@ def select(
         return untouched
 
     host = _Counted(preview, report, interrupted)
-    noises, glances, scores = [], [], []
     try:
+        looked_at: list[_Candidate] = []
         for k in range(1, plan.draws + 1):
             noise = first if k == 1 else draw(k)
             require_same_shape(f"draw {k}", noise, "draw 1", first)
-            seen, picture = _previewed(host, preview.start(noise), plan)
-            noises.append(noise)
-            glances.append(seen if preview.follows else seen[:1])
-            if plan.question == "response":
-                scores.append(-response(seen[-1], preview.guidance).cpu())
+            candidate = _Candidate(torch.full((len(first),), k), noise, preview.start(noise))
+            if plan._halves:
+                candidate.glances.append(_glance(host, candidate.start, 1, plan))
             else:
-                scores.append(_score(host, picture, plan))
+                candidate.score = _scored(host, candidate, plan)
+            looked_at.append(candidate)
+        if plan._halves:
+            looked_at = _strongest(looked_at, plan._followed, preview.guidance)
+            for candidate in looked_at:
+                candidate.score = _scored(host, candidate, plan)
     except _Interrupted:
         report.skipped.append("selection: interrupted")
         return untouched
 
-    score = torch.stack(scores)  # [n, B]
+    score = torch.stack([candidate.score for candidate in looked_at])  # [n, B]
     finite = torch.isfinite(score)
     lost = int((~finite.any(0)).sum())
     if lost:
         report.skipped.append(f"selection: no finite score for {lost} of {len(first)} pictures, which keep their first draw")
-    best = score.masked_fill(~finite, torch.inf).argmin(0).tolist()
-    report.chosen, report.scores = [k + 1 for k in best], score.T.tolist()
+    winner = _chosen(looked_at, score.masked_fill(~finite, torch.inf).argmin(0))
+    keeps_first = ~finite.any(0)
+    noise = torch.where(keeps_first.to(first.device).view(-1, *[1] * (first.ndim - 1)), first, winner.noise)
+    report.chosen = torch.where(keeps_first, 1, winner.number).tolist()
+    report.scores = _by_draw(looked_at, score, plan.draws)
     report.remembered = plan.remembered(preview.guidance, preview.follows)
+    return SelectedNoise(noise, tuple(winner.glances if preview.follows else winner.glances[:1]), report)
 
-    def chosen(candidates: Sequence[Tensor]) -> Tensor:
-        return torch.stack([candidates[k][index] for index, k in enumerate(best)])
 
-    winners = tuple(
-        Glance(
-            chosen([glance.prompted for glance in step]),
-            None if step[0].unprompted is None else chosen([g.unprompted for g in step]),
-        )
-        for step in zip(*glances)
-    )
-    return SelectedNoise(chosen(noises), winners, report)
+@dataclass
+class _Candidate:
+    """One noise per picture that is being looked at, not necessarily the same draw of every picture."""
+
+    number: Tensor
+    """Which draw of each picture [B], counted from 1; on the CPU."""
+    noise: Tensor
+    start: Tensor
+    """The sampler's first noisy latent for it."""
+    glances: list[Glance] = field(default_factory=list)
+    score: Tensor | None = None
+    """[B] on the CPU, lower is better."""
+
+
+def _chosen(candidates: Sequence[_Candidate], which: Tensor) -> _Candidate:
+    """Of every picture the candidate `which` [B]; noise, glances and number come along."""
+
+    def pick(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.stack([tensors[which[index]][index] for index in range(len(which))])
+
+    glances = [
+        Glance(pick([g.prompted for g in step]), None if step[0].unprompted is None else pick([g.unprompted for g in step]))
+        for step in zip(*(candidate.glances for candidate in candidates))
+    ]
+    return _Candidate(*(pick([getattr(c, name) for c in candidates]) for name in ("number", "noise", "start")), glances)
+
+
+def _strongest(candidates: Sequence[_Candidate], count: int, guidance: float) -> list[_Candidate]:
+    """The `count` candidates of every picture with the strongest response in their first glance, strongest first."""
+    strength = torch.stack([response(candidate.glances[0], guidance).cpu() for candidate in candidates])  # [n, B]
+    order = strength.nan_to_num(-torch.inf).argsort(dim=0, descending=True, stable=True)
+    return [_chosen(candidates, which) for which in order[:count]]
+
+
+def _by_draw(candidates: Sequence[_Candidate], score: Tensor, draws: int) -> list[list[float]]:
+    """Per picture the score of every draw; infinite for those that were not looked at further."""
+    scores = torch.full((score.shape[1], draws), torch.inf)
+    for candidate, row in zip(candidates, score):
+        scores[torch.arange(len(row)), candidate.number - 1] = row
+    return scores.tolist()
 
 
 def _why_not(plan: SelectionPlan, preview: Preview) -> str | None:
@@ -275,20 +326,30 @@ def _why_not(plan: SelectionPlan, preview: Preview) -> str | None:
     return None
 
 
-def _previewed(host: _Counted, x: Tensor, plan: SelectionPlan) -> tuple[list[Glance], Tensor]:
-    """The answers to the sampler's first calls from x on, and the picture x0 that the model sees coming."""
-    preview, glances = host.preview, []
+def _scored(host: _Counted, candidate: _Candidate, plan: SelectionPlan) -> Tensor:
+    """The candidate followed as far as the plan says, and its score [B]; the glances it had are not asked for again."""
+    preview, guidance, x = host.preview, host.preview.guidance, candidate.start
     for number, level in enumerate(preview.levels[: plan.steps], 1):
-        last = number == plan.steps
-        if preview.guidance == 1 or (last and plan._ends_with_the_prompt_only):
-            glances.append(Glance(host.predict(x, level), None))
-        else:
-            glances.append(Glance(*host.predict_pair(x, level)))
-        if last and plan.preview_share is None:
-            return glances, glances[-1].prompted
-        target = preview.level(plan.preview_share) if last else preview.levels[number]
-        x = _step(x, _guided(glances[-1], preview.guidance), level, target)
-    return glances, host.predict(x, target)
+        if number > len(candidate.glances):
+            candidate.glances.append(_glance(host, x, number, plan))
+        if number < plan.steps:
+            x = _step(x, _guided(candidate.glances[number - 1], guidance), level, preview.levels[number])
+    last = candidate.glances[-1]
+    if plan.question == "response":
+        return -response(last, guidance).cpu()
+    if plan.preview_share is None:
+        return _judged(host, last.prompted, plan)
+    target = preview.level(plan.preview_share)
+    return _judged(host, host.predict(_step(x, _guided(last, guidance), level, target), target), plan)
+
+
+def _glance(host: _Counted, x: Tensor, number: int, plan: SelectionPlan) -> Glance:
+    """The answer to the sampler's call of this number, counted from 1."""
+    preview = host.preview
+    level = preview.levels[number - 1]
+    if preview.guidance == 1 or (number == plan.steps and plan._ends_with_the_prompt_only):
+        return Glance(host.predict(x, level), None)
+    return Glance(*host.predict_pair(x, level))
 
 
 def response(glance: Glance, guidance: float) -> Tensor:
@@ -322,7 +383,7 @@ def _step(x: Tensor, x0: Tensor, level: NoiseLevel, target: NoiseLevel) -> Tenso
     return target.alpha * x0 + target.sigma / level.sigma * (x - level.alpha * x0)
 
 
-def _score(host: _Counted, picture: Tensor, plan: SelectionPlan) -> Tensor:
+def _judged(host: _Counted, picture: Tensor, plan: SelectionPlan) -> Tensor:
     """Per picture [B] the answer to the plan's question, on the CPU; lower is better.
 
     The judging noise is the same for every picture, draw and call, so that only the pictures differ.
@@ -376,7 +437,7 @@ COST_LIMIT = 0.4
 PLANNED_FOR = 16
 """Sampler steps that the plans below are given for; `plan_for` follows the same share of another number of steps."""
 AUTOMATIC: Mapping[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=7, steps=1, preview_share=None, question="response"),
+    "eps": SelectionPlan(draws=4, finalists=2, steps=3, preview_share=None, question="prompted", judging_share=0.8),
     "flow": SelectionPlan(draws=2, steps=4, preview_share=None, question="dispute", judging_share=0.1),
 }
 """The best confirmed plan at no more than 40 % more evaluations, by kind of model; docs/evidence.md has the figures."""
@@ -388,7 +449,7 @@ ONE_GLANCE: Mapping[str, SelectionPlan] = {
 }
 """Automatic for samplers that do not take DDIM / Euler steps, and so could use one remembered answer only."""
 LIGHT: Mapping[str, SelectionPlan] = {
-    "eps": replace(AUTOMATIC["eps"], draws=2),
+    "eps": SelectionPlan(draws=2, steps=1, preview_share=None, question="response"),
     "flow": SelectionPlan(draws=2, steps=1, preview_share=None, question="prompted", judging_share=0.5),
 }
 """At most three evaluations more; four where a host cannot reuse an answer that was asked with the prompt only."""

@@ -30,7 +30,8 @@ class Showing:
     latents: list[tuple[str, Tensor]] = field(default_factory=list)
     """Captions and latents [B, …]."""
     _answers: list[Tensor] = field(default_factory=list)
-    _candidates: int = 0
+    _begun: list[int] = field(default_factory=list)
+    """How many answers there were when each candidate's noise was taken up."""
 
     def add(self, caption: str, latent: Tensor) -> None:
         self.latents.append((caption, latent.detach().float().cpu().clone()))
@@ -51,7 +52,7 @@ class Showing:
             return prompted, unprompted
 
         def watched_start(noise: Tensor) -> Tensor:
-            self._candidates += 1
+            self._begun.append(len(self._answers))
             return start(noise)
 
         model.predict, model.predict_pair, model.start = watched, watched_pair, watched_start
@@ -62,16 +63,22 @@ class Showing:
             self._answers.clear()
 
     def add_candidates(self) -> None:
-        """After a selection: every candidate's picture, which the model answered last, or just before judging it."""
-        per_draw = len(self._answers) // max(self._candidates, 1)
-        for k in range(self._candidates if per_draw else 0):
-            self.add(f"seen in noise {k + 1}", self._answers[(k + 1) * per_draw - min(per_draw, 2)])
+        """After a selection: the picture that the model saw in every draw.
+
+        Where all draws were followed as far, it is what the model answered last, or just before judging it; else the first
+        answer of each.
+        """
+        ends = [*self._begun[1:], len(self._answers)]
+        followed = [self._answers[begin:end] for begin, end in zip(self._begun, ends)]
+        alike = len({len(answers) for answers in followed}) == 1
+        for k, answers in enumerate(followed, 1):
+            self.add(f"seen in noise {k}", answers[-min(len(answers), 2)] if alike else answers[0])
         self._answers.clear()
 
     def add_predictions(self, settings: NoiseOrderSettings) -> None:
         """After an injection: the picture that the model sees at every key timestep."""
         for step, answer in zip(key_timesteps(settings), self._answers):
-            self.add(f"{step.name} at {step.timestep:g}", answer)
+            self.add(f"{step.name} at {step.timestep:.3g}", answer)
         self._answers.clear()
 
     def keep(self, p: Any) -> None:

@@ -27,6 +27,9 @@ PLANS = [
     SelectionPlan(draws=4, steps=2, preview_share=0.5),
     SelectionPlan(draws=4, steps=1, preview_share=None, question="response"),
     SelectionPlan(draws=3, steps=3, preview_share=None, question="response"),
+    SelectionPlan(draws=5, finalists=2, steps=3, preview_share=None, question="dispute", judging_share=0.3),
+    SelectionPlan(draws=4, finalists=3, steps=1, preview_share=None),
+    SelectionPlan(draws=3, finalists=5, steps=2, preview_share=0.5),
 ]
 
 
@@ -120,6 +123,18 @@ def test_announced_cost_is_what_is_paid(plan, guidance, follows):
     assert report.evaluations - report.remembered == extra_evaluations(plan, guidance, follows)
 
 
+def test_finalists_are_the_draws_with_the_strongest_response():
+    shape, plan = (4, 8, 8), SelectionPlan(draws=5, finalists=2, steps=2, preview_share=None)
+    draw, host = draws_of(shape, [1, 2, 3]), Host(torch.ones(3, 4, 8, 8))
+    scores = torch.tensor(select(plan, draw, host).report.scores)
+    strength = torch.stack(
+        [response(Glance(*host.predict_pair(host.start(draw(k)), host.levels[0])), 3.0) for k in range(1, 6)], dim=1
+    )
+    assert torch.isfinite(scores).sum(1).tolist() == [2, 2, 2]
+    for row, strong in zip(scores, strength):
+        assert set(row.isfinite().nonzero().flatten().tolist()) == set(strong.topk(2).indices.tolist())
+
+
 def test_a_sampler_with_steps_of_its_own_gets_the_first_answer_only():
     host = Host(torch.ones(2, 4, 8, 8))
     host.follows = False
@@ -130,7 +145,7 @@ def test_a_sampler_with_steps_of_its_own_gets_the_first_answer_only():
 @pytest.mark.parametrize("family", ["eps", "flow"])
 def test_presets_keep_their_budgets(family):
     assert extra_evaluations(AUTOMATIC[family], guidance=7.0) <= 0.4 * 32
-    assert extra_evaluations(ONE_GLANCE[family], guidance=7.0, follows=False) <= 0.4 * 32
+    assert extra_evaluations(plan_for("automatic", family, 7.0, follows=False)[0], 7.0, follows=False) <= 0.4 * 32
     assert extra_evaluations(LIGHT[family], guidance=7.0) <= 3
 
 
@@ -210,6 +225,7 @@ def test_draws_and_predictions_of_unequal_shapes_are_refused():
         {"judging_share": float("nan")},
         {"question": "why"},
         {"preview_share": 0.5, "question": "response"},
+        {"finalists": 0},
     ],
 )
 def test_plans_out_of_range_are_refused(values):
@@ -233,11 +249,10 @@ def test_automatic_stays_within_its_cost_limit_at_any_number_of_steps(family, gu
 
 def test_a_plan_follows_the_same_share_of_the_steps():
     assert [plan_for("automatic", "flow", 3.0, steps=steps)[0].steps for steps in (16, 32, 64)] == [4, 8, 16]
-    assert plan_for("automatic", "eps", 7.0, steps=32)[0].steps == 1
 
 
 def test_few_steps_compare_as_many_noises_as_the_cost_limit_allows():
-    assert [plan_for("automatic", "eps", 7.0, steps=steps)[0].draws for steps in (2, 4, 8, 16, 50)] == [1, 2, 4, 7, 7]
+    assert [plan_for("automatic", "eps", 7.0, steps=steps)[0].draws for steps in (2, 4, 8, 16, 50)] == [1, 2, 3, 4, 4]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
