@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..assignments import assigned
-from ..settings import CUSTOM, KNOB, PRESETS, NoiseOrderSettings
+from ..settings import CUSTOM, PRESETS, NoiseOrderSettings
 
 PLAIN = "plain"
 EQUAL_COST = "equal-cost"
@@ -97,9 +97,7 @@ def _ordering(knobs: dict[str, Any], text: str) -> NoiseOrderSettings:
             raise ValueError(f"--arm {text!r}: {knob} adds pictures of its own; the comparison has its plain arm")
     if knobs.get("enabled") is False:
         raise ValueError(f"--arm {text!r}: enabled = false is the arm plain")
-    # noise remembered from an earlier job would look as if it had cost nothing
-    remembers = {"reuse": False} if "reuse" in KNOB else {}
-    return NoiseOrderSettings.from_dict({**remembers, **knobs, "enabled": True})
+    return NoiseOrderSettings.from_dict({**knobs, "enabled": True})
 
 
 def _sampler_setting(part: str, text: str) -> tuple[str, int | float]:

@@ -164,6 +164,8 @@ class HostModel:
         options = unet.model_options
         unet.model_options = {**options, "sampler_post_cfg_function": [self._record_forge]}
         unet.model_options.pop("sampler_cfg_function", None)
+        if not options.get("sampler_pre_cfg_function"):  # nobody is left who needs the unconditional half at guidance 1
+            unet.model_options.pop("disable_cfg1_optimization", None)
         try:
             yield
         finally:

@@ -4,11 +4,10 @@ import pytest
 
 from lib_noiseorder import NoiseOrderSettings
 from lib_noiseorder.compare.arms import Arm, parse
-from lib_noiseorder.settings import KNOB
 
 
 def ordering(**values):
-    return NoiseOrderSettings(enabled=True, **values, **({"reuse": False} if "reuse" in KNOB else {}))
+    return NoiseOrderSettings(enabled=True, **values)
 
 
 def test_arms_as_they_are_written():
@@ -22,12 +21,6 @@ def test_arms_as_they_are_written():
     ]
     assert [Arm.from_dict(arm.to_dict()) for arm in arms] == arms
     assert [arm.ordered for arm in arms] == [False, True, True, False, False]
-
-
-def test_noise_remembered_from_an_earlier_job_would_cost_nothing():
-    if "reuse" not in KNOB:
-        pytest.skip("this version remembers no noise")
-    assert parse(["automatic"])[1].settings.reuse is False
 
 
 @pytest.mark.parametrize(
