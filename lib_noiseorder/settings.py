@@ -140,9 +140,9 @@ class NoiseOrderSettings:
     preset: str = _knob(
         CUSTOM,
         "Preset",
-        "Automatic: the best of several noises of the seed, for up to 40 % more evaluations. Light: the better of two, for two "
-        "or three evaluations; helps eps models, flow models hardly. Paper: the formulas to the letter. "
-        "Custom: the controls below.",
+        "Automatic: the best of several noises of the seed, for up to 40 % more evaluations; helps flow models and some eps "
+        "models. Light: the better of two, for two or three evaluations; helps some eps models. Paper: the formulas to the "
+        "letter. Custom: the controls below.",
         choices=tuple(PRESETS),
     )
     erasure_samples: int = _knob(
