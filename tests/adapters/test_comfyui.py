@@ -174,7 +174,9 @@ def test_selection_is_counted_and_the_winners_answers_are_not_paid_twice(host, k
     assert more == int(line.split()[0]) > 0, "as the log says"
     family = "flow" if kind != "sd15" else "eps"
     plan, _ = plan_for(preset.lower(), family, 3.0, sampler == "euler", steps=16)
-    assert more == extra_evaluations(plan, 3.0, sampler == "euler")
+    announced = extra_evaluations(plan, 3.0, sampler == "euler")
+    # another sampler may happen to ask what was asked before: DPM++ 2M's first step is Euler's
+    assert more == announced if sampler == "euler" else announced - 2 < more <= announced
 
 
 def test_a_batch(host):
