@@ -293,11 +293,6 @@ def tokenizer() -> Any:
     )
 
 
-def export_diffusers(folder: Path, checkpoint: Path | None = None) -> None:
-    """Write the model as a diffusers folder, for `from_pretrained`, or as `config=` of `from_single_file`."""
-    ShapesSD1.load(checkpoint).pipeline().save_pretrained(folder)
-
-
 def _text_name(name: str) -> str:
     return name if name.startswith("text_model.") else f"text_model.{name}"  # transformers 5 dropped the prefix
 

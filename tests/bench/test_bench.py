@@ -8,22 +8,12 @@ those of a quiet one.
 import time
 
 import pytest
-import torch
 
 from lib_noiseorder import bench
 from tests.hosts.real import Server, checkpoints
 from tests.hosts.sabotaged import SABOTEUR, sabotage
 
 STEPS, RUNS = 20, 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Processor time counts all threads; waiting for each other is no work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def best(subject, clock):

@@ -19,14 +19,6 @@ from lib_noiseorder.selection import AUTOMATIC, SelectedNoise, SelectionReport, 
 from lib_noiseorder.statistics import bootstrap, diversity, frechet
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def command(*arguments: str) -> int:
     parser = argparse.ArgumentParser()
     add_commands(parser.add_subparsers(required=True))
