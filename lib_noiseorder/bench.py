@@ -34,7 +34,8 @@ import torch
 from .cache import NoiseCache, fingerprint, settings_of_the_noise
 from .keysteps import key_timesteps
 from .ordering import OrderedNoise, order_noise
-from .selection import extra_evaluations, plan_for, select
+from .plans import extra_evaluations, plan_for
+from .selection import select
 from .settings import RECOMMENDED, NoiseOrderSettings
 
 INJECTION = NoiseOrderSettings(enabled=True)

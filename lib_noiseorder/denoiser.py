@@ -26,7 +26,8 @@ class Denoiser(Protocol):
     """Says what the model predicts for pure noise at a key timestep, given the prompt.
 
     A denoiser whose host cannot leave the guidance's second pass out says so in an attribute `evaluations`: how many
-    model evaluations per picture one call costs (1 without it).
+    model evaluations per picture one call costs (1 without it). One that can answer for several timesteps at once has a
+    method `several(noise, timesteps)`, which yields one prediction per timestep, in their order.
     """
 
     def __call__(self, noise: Tensor, timestep: float) -> Tensor:

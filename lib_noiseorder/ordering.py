@@ -14,7 +14,8 @@ from .denoiser import Denoiser
 from .erasure import erase
 from .injection import aggregate, inject, inject_calibrated
 from .keysteps import key_timesteps
-from .selection import Preview, SelectionPlan, plan_for, select
+from .plans import SelectionPlan, plan_for
+from .selection import Preview, select
 from .settings import CUSTOM, KNOB, NoiseOrderSettings
 from .tensors import correlation, mean_and_std, to_compute
 
@@ -205,9 +206,11 @@ def inject_semantics(
 
 def _injected(settings: NoiseOrderSettings, noise: Tensor, denoiser: Denoiser, report: Report) -> Tensor:
     steps = key_timesteps(settings)
+    timesteps = [step.timestep for step in steps]
+    several = getattr(denoiser, "several", None)
     predictions = []
-    for step in steps:
-        predictions.append(denoiser(noise, step.timestep))
+    for prediction in several(noise, timesteps) if several else (denoiser(noise, timestep) for timestep in timesteps):
+        predictions.append(prediction)
         report.evaluations += getattr(denoiser, "evaluations", 1)
     semantics = aggregate(predictions, [step.weight for step in steps])
     usable = torch.isfinite(to_compute(semantics)).reshape(len(noise), -1).all(1)

@@ -5,17 +5,15 @@ Every candidate is an untouched draw of N(0, I), so nothing about the noise's di
     glances   the sampler's own first model calls, under guidance, with DDIM / Euler steps between them;
               the winner's answers are remembered for the sampler
 
-Where the plan has finalists, only the draws with the strongest response in their first glance are followed on:
-
     response  how strongly and how locally the prompt shapes the picture that the model sees in this noise
 
-A draw is scored by that alone, the highest wins, or its picture is shown to the model once more:
+A draw is scored by that alone, the strongest wins, or its picture is shown to the model once more:
 
     jump      one deterministic step from there down to `preview_share`
     preview   one prediction of the clean picture x0, with the prompt; without a jump it is the last glance's
     judge     that picture, noised again to `judging_share` with one fixed noise, is shown to the model
     score     how badly the model restores the picture with the prompt, or how far its restorations with and without
-              the prompt are apart; mean squares, the lowest wins
+              the prompt are apart; mean squares, divided by a power of the response; the lowest wins
 
 An eps model with a non-zero terminal SNR finds the traces of a picture in the noise at its very first call, and a noise in
 which the prompt finds much to work with may come out right more often. A flow model sees nothing in pure noise. A few steps
@@ -26,104 +24,18 @@ the noise share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .denoiser import NoiseLevel
+from .plans import SelectionPlan
 from .tensors import require_floating, require_same_shape, to_compute
 
 _JUDGING_SEED = 9
-
-
-QUESTIONS = {"response": 0, "prompted": 1, "dispute": 2}
-"""What a candidate is scored by, and what that costs in evaluations: how strongly the prompt shapes what the last glance
-saw; how badly the model restores the picture, noised again, with the prompt; or how far its restorations with and without
-the prompt are apart."""
-
-
-@dataclass(frozen=True)
-class SelectionPlan:
-    """How many noises are looked at, and how closely.
-
-    Raises:
-        ValueError: a value out of its range.
-    """
-
-    draws: int = 3
-    """Candidates per picture; 1 selects nothing."""
-    steps: int = 1
-    """Glances: first calls of the sampler that every candidate is followed for. The answer to the very first one is
-    valid for every sampler; those after it only where the sampler itself takes DDIM / Euler steps."""
-    preview_share: float | None = 0.87
-    """Noise share of the preview. None: no jump, the picture is the one predicted with the prompt in the last glance."""
-    question: str = "prompted"
-    """One of QUESTIONS."""
-    judging_share: float = 0.8
-    """Noise share under which the picture is judged; not used by the response."""
-    finalists: int | None = None
-    """How many draws are looked at further after the first glance, those with the strongest response. None: all."""
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("draws", 1, 16), ("steps", 1, 1000)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
-        for name in ("preview_share", "judging_share"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {value}")
-        if self.question not in QUESTIONS:
-            raise ValueError(f"question must be one of {', '.join(QUESTIONS)}, got {self.question!r}")
-        if self.finalists is not None and self.finalists < 1:
-            raise ValueError(f"finalists must be at least 1, or None for all, got {self.finalists}")
-        if self.question == "response" and self.preview_share is not None:
-            raise ValueError(f"preview_share must be None where the response is scored, got {self.preview_share}")
-
-    def remembered(self, guidance: float, follows: bool = True, whole_calls: bool = False) -> int:
-        """Evaluations of the winner's glances, which the sampler need not pay again.
-
-        Args:
-            guidance: the sampler's guidance scale.
-            follows: as in `Preview`.
-            whole_calls: the host cannot reuse a glance that was asked with the prompt only.
-        """
-        per_step = 1 if guidance == 1 else 2
-        if not follows and self.steps > 1:
-            return per_step
-        asked_in_last = 1 if self._ends_with_the_prompt_only else per_step
-        return (self.steps - 1) * per_step + (0 if whole_calls and asked_in_last < per_step else asked_in_last)
-
-    def evaluations(self, guidance: float) -> int:
-        """Evaluations per picture, the remembered ones included."""
-        if self.draws == 1:
-            return 0
-        whole = self.remembered(guidance) + (self.preview_share is not None) + QUESTIONS[self.question]
-        first = min(1 if guidance == 1 else 2, whole)
-        return self.draws * first + self._followed * (whole - first) if self._halves else self.draws * whole
-
-    @property
-    def model_calls(self) -> int:
-        """Calls of the model, each of one or two evaluations; what a progress line counts."""
-        if self.draws == 1:
-            return 0
-        whole = self.steps + (self.preview_share is not None) + (self.question != "response")
-        return self.draws + self._followed * (whole - 1) if self._halves else self.draws * whole
-
-    @property
-    def _halves(self) -> bool:
-        return self.finalists is not None and self.finalists < self.draws
-
-    @property
-    def _followed(self) -> int:
-        return self.finalists if self._halves else self.draws
-
-    @property
-    def _ends_with_the_prompt_only(self) -> bool:
-        """Whether the last glance needs no answer without the prompt: its picture is all that is wanted of it."""
-        return self.preview_share is None and self.question != "response" and not (self._halves and self.steps == 1)
 
 
 class Preview(Protocol):
@@ -147,7 +59,11 @@ class Preview(Protocol):
         ...
 
     def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
-        """One evaluation: the clean latent x0 [B, …] predicted from x, with the prompt; x must not be modified."""
+        """One evaluation: the clean latent x0 [B, …] predicted from x, with the prompt; x must not be modified.
+
+        A preview with an attribute `room` is also asked about up to so many latents of every picture at once, one batch
+        after the other: [room·B, …].
+        """
         ...
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
@@ -166,7 +82,7 @@ class SelectionReport:
     chosen: list[int] = field(default_factory=list)
     """Which draw every picture got, counted from 1."""
     scores: list[list[float]] = field(default_factory=list)
-    """Per picture the score of every draw; lower is better. Infinite for a draw that was not looked at further."""
+    """Per picture the score of every draw; lower is better."""
     skipped: list[str] = field(default_factory=list)
     """What was left out, and why."""
 
@@ -188,23 +104,6 @@ class SelectedNoise:
     glances: tuple[Glance, ...]
     """The answers to the sampler's first calls for these noises, as many as it will ask again."""
     report: SelectionReport
-
-
-def extra_evaluations(
-    plan: SelectionPlan, guidance: float, follows: bool = True, remembers: bool = True, whole_calls: bool = False
-) -> int:
-    """Evaluations per picture that a selection adds to a sampler run; what a panel announces beforehand.
-
-    Args:
-        plan: how it is done.
-        guidance: the sampler's guidance scale; at 1 its calls cost one evaluation instead of two.
-        follows: as in `Preview`.
-        remembers: the host answers the sampler's first calls from the winner's glances.
-        whole_calls: as in `SelectionPlan.remembered`.
-    """
-    if plan.draws == 1:
-        return 0
-    return plan.evaluations(guidance) - (plan.remembered(guidance, follows, whole_calls) if remembers else 0)
 
 
 def select(
@@ -244,54 +143,40 @@ def select(
 
     host = _Counted(preview, report, interrupted)
     try:
-        looked_at: list[_Candidate] = []
+        candidates: list[_Candidate] = []
         for k in range(1, plan.draws + 1):
             noise = first if k == 1 else draw(k)
             require_same_shape(f"draw {k}", noise, "draw 1", first)
-            candidate = _Candidate(torch.full((len(first),), k), noise, preview.start(noise))
-            if plan._halves:
-                candidate.glances.append(_glance(host, candidate.start, 1, plan))
-            else:
-                candidate.score = _scored(host, candidate, plan)
-            looked_at.append(candidate)
-        if plan._halves:
-            looked_at = _strongest(looked_at, plan._followed, preview.guidance)
-            for candidate in looked_at:
-                candidate.score = _scored(host, candidate, plan)
+            candidates.append(_Candidate(noise, preview.start(noise)))
+        score = _scored(host, candidates, plan)  # [n, B]
     except _Interrupted:
         report.skipped.append("selection: interrupted")
         return untouched
 
-    score = torch.stack([candidate.score for candidate in looked_at])  # [n, B]
     finite = torch.isfinite(score)
     lost = int((~finite.any(0)).sum())
     if lost:
         report.skipped.append(f"selection: no finite score for {lost} of {len(first)} pictures, which keep their first draw")
-    winner = _chosen(looked_at, score.masked_fill(~finite, torch.inf).argmin(0))
-    keeps_first = ~finite.any(0)
-    noise = torch.where(keeps_first.to(first.device).view(-1, *[1] * (first.ndim - 1)), first, winner.noise)
-    report.chosen = torch.where(keeps_first, 1, winner.number).tolist()
-    report.scores = _by_draw(looked_at, score, plan.draws)
+    best = score.masked_fill(~finite, torch.inf).argmin(0)  # the first where none is finite
+    winner = _chosen(candidates, best)
+    report.chosen = [which + 1 for which in best.tolist()]
+    report.scores = score.T.tolist()
     report.remembered = plan.remembered(preview.guidance, preview.follows)
-    return SelectedNoise(noise, tuple(winner.glances if preview.follows else winner.glances[:1]), report)
+    return SelectedNoise(winner.noise, tuple(winner.glances if preview.follows else winner.glances[:1]), report)
 
 
 @dataclass
 class _Candidate:
-    """One noise per picture that is being looked at, not necessarily the same draw of every picture."""
+    """One noise per picture that is being looked at."""
 
-    number: Tensor
-    """Which draw of each picture [B], counted from 1; on the CPU."""
     noise: Tensor
-    start: Tensor
-    """The sampler's first noisy latent for it."""
+    x: Tensor
+    """The sampler's noisy latent, as far as it was followed."""
     glances: list[Glance] = field(default_factory=list)
-    score: Tensor | None = None
-    """[B] on the CPU, lower is better."""
 
 
 def _chosen(candidates: Sequence[_Candidate], which: Tensor) -> _Candidate:
-    """Of every picture the candidate `which` [B]; noise, glances and number come along."""
+    """Of every picture the candidate `which` [B], with its glances."""
 
     def pick(tensors: Sequence[Tensor]) -> Tensor:
         return torch.stack([tensors[which[index]][index] for index in range(len(which))])
@@ -300,22 +185,7 @@ def _chosen(candidates: Sequence[_Candidate], which: Tensor) -> _Candidate:
         Glance(pick([g.prompted for g in step]), None if step[0].unprompted is None else pick([g.unprompted for g in step]))
         for step in zip(*(candidate.glances for candidate in candidates))
     ]
-    return _Candidate(*(pick([getattr(c, name) for c in candidates]) for name in ("number", "noise", "start")), glances)
-
-
-def _strongest(candidates: Sequence[_Candidate], count: int, guidance: float) -> list[_Candidate]:
-    """The `count` candidates of every picture with the strongest response in their first glance, strongest first."""
-    strength = torch.stack([response(candidate.glances[0], guidance).cpu() for candidate in candidates])  # [n, B]
-    order = strength.nan_to_num(-torch.inf).argsort(dim=0, descending=True, stable=True)
-    return [_chosen(candidates, which) for which in order[:count]]
-
-
-def _by_draw(candidates: Sequence[_Candidate], score: Tensor, draws: int) -> list[list[float]]:
-    """Per picture the score of every draw; infinite for those that were not looked at further."""
-    scores = torch.full((score.shape[1], draws), torch.inf)
-    for candidate, row in zip(candidates, score):
-        scores[torch.arange(len(row)), candidate.number - 1] = row
-    return scores.tolist()
+    return _Candidate(pick([c.noise for c in candidates]), pick([c.x for c in candidates]), glances)
 
 
 def _why_not(plan: SelectionPlan, preview: Preview) -> str | None:
@@ -326,30 +196,47 @@ def _why_not(plan: SelectionPlan, preview: Preview) -> str | None:
     return None
 
 
-def _scored(host: _Counted, candidate: _Candidate, plan: SelectionPlan) -> Tensor:
-    """The candidate followed as far as the plan says, and its score [B]; the glances it had are not asked for again."""
-    preview, guidance, x = host.preview, host.preview.guidance, candidate.start
-    for number, level in enumerate(preview.levels[: plan.steps], 1):
-        if number > len(candidate.glances):
-            candidate.glances.append(_glance(host, x, number, plan))
+def _scored(host: _Counted, candidates: Sequence[_Candidate], plan: SelectionPlan) -> Tensor:
+    """The candidates followed as far as the plan says, and their scores [n, B] on the CPU; lower is better."""
+    preview = host.preview
+    for number in range(1, plan.steps + 1):
+        _look(host, candidates, number, plan)
         if number < plan.steps:
-            x = _step(x, _guided(candidate.glances[number - 1], guidance), level, preview.levels[number])
-    last = candidate.glances[-1]
+            _advance(candidates, preview.guidance, preview.levels[number - 1], preview.levels[number])
     if plan.question == "response":
-        return -response(last, guidance).cpu()
+        return -_responses(candidates, preview.guidance, -1)
     if plan.preview_share is None:
-        return _judged(host, last.prompted, plan)
-    target = preview.level(plan.preview_share)
-    return _judged(host, host.predict(_step(x, _guided(last, guidance), level, target), target), plan)
+        pictures = [candidate.glances[-1].prompted for candidate in candidates]
+    else:
+        target = preview.level(plan.preview_share)
+        _advance(candidates, preview.guidance, preview.levels[plan.steps - 1], target)
+        pictures = host.predict([candidate.x for candidate in candidates], target)
+    judged = _judged(host, pictures, plan)
+    return judged / _responses(candidates, preview.guidance, 0) ** plan.response_power if plan.response_power else judged
 
 
-def _glance(host: _Counted, x: Tensor, number: int, plan: SelectionPlan) -> Glance:
-    """The answer to the sampler's call of this number, counted from 1."""
+def _look(host: _Counted, candidates: Sequence[_Candidate], number: int, plan: SelectionPlan) -> None:
+    """Give every candidate the answer to the sampler's call of this number, counted from 1."""
     preview = host.preview
     level = preview.levels[number - 1]
-    if preview.guidance == 1 or (number == plan.steps and plan._ends_with_the_prompt_only):
-        return Glance(host.predict(x, level), None)
-    return Glance(*host.predict_pair(x, level))
+    if preview.guidance == 1 or (number == plan.steps and plan.ends_with_the_prompt_only):
+        answers = [Glance(prompted, None) for prompted in host.predict([candidate.x for candidate in candidates], level)]
+    else:
+        answers = [Glance(*host.predict_pair(candidate.x, level)) for candidate in candidates]
+    for candidate, glance in zip(candidates, answers):
+        candidate.glances.append(glance)
+
+
+def _advance(candidates: Sequence[_Candidate], guidance: float, level: NoiseLevel, target: NoiseLevel) -> None:
+    """Take every candidate one DDIM / Euler step on: x0 is kept, the noise that x implies is carried to the target level."""
+    for candidate in candidates:
+        x0 = _guided(candidate.glances[-1], guidance)
+        candidate.x = target.alpha * x0 + target.sigma / level.sigma * (candidate.x - level.alpha * x0)
+
+
+def _responses(candidates: Sequence[_Candidate], guidance: float, glance: int) -> Tensor:
+    """Every candidate's response [n, B] in a glance, on the CPU."""
+    return torch.stack([response(candidate.glances[glance], guidance).cpu() for candidate in candidates])
 
 
 def response(glance: Glance, guidance: float) -> Tensor:
@@ -378,25 +265,23 @@ def _guided(glance: Glance, guidance: float) -> Tensor:
     return glance.unprompted + guidance * (glance.prompted - glance.unprompted)
 
 
-def _step(x: Tensor, x0: Tensor, level: NoiseLevel, target: NoiseLevel) -> Tensor:
-    """One DDIM / Euler step: x0 is kept, and the noise that x implies is carried to the target level."""
-    return target.alpha * x0 + target.sigma / level.sigma * (x - level.alpha * x0)
-
-
-def _judged(host: _Counted, picture: Tensor, plan: SelectionPlan) -> Tensor:
-    """Per picture [B] the answer to the plan's question, on the CPU; lower is better.
+def _judged(host: _Counted, pictures: Sequence[Tensor], plan: SelectionPlan) -> Tensor:
+    """Per candidate's picture [B, …] the answer to the plan's question, [n, B] on the CPU; lower is better.
 
     The judging noise is the same for every picture, draw and call, so that only the pictures differ.
     """
     level = host.preview.level(plan.judging_share)
     generator = torch.Generator().manual_seed(_JUDGING_SEED)
-    noise = torch.randn(picture.shape[1:], generator=generator).to(picture.device, picture.dtype)
-    x = level.alpha * picture + level.sigma * noise
+    noise = torch.randn(pictures[0].shape[1:], generator=generator).to(pictures[0].device, pictures[0].dtype)
+    noisy = (level.alpha * picture + level.sigma * noise for picture in pictures)
     if plan.question == "dispute":
-        restored, reference = host.predict_pair(x, level)
-    else:
-        restored, reference = host.predict(x, level), picture
-    return (to_compute(restored) - to_compute(reference)).square().flatten(1).mean(1).float().cpu()
+        return torch.stack([_distance(*host.predict_pair(x, level)) for x in noisy])
+    return torch.stack([_distance(*both) for both in zip(host.predict(list(noisy), level), pictures)])
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean square of the difference [B], fp32, on the CPU."""
+    return (to_compute(a) - to_compute(b)).square().flatten(1).mean(1).float().cpu()
 
 
 def _share(level: NoiseLevel) -> float:
@@ -413,11 +298,17 @@ class _Counted:
     def __init__(self, preview: Preview, report: SelectionReport, interrupted: Callable[[], bool]):
         self.preview, self._report, self._interrupted = preview, report, interrupted
 
-    def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
-        self._count(getattr(self.preview, "evaluations", 1))
-        prediction = self.preview.predict(x, level)
-        require_same_shape("prediction", prediction, "noise", x)
-        return prediction
+    def predict(self, latents: Sequence[Tensor], level: NoiseLevel) -> list[Tensor]:
+        """x0 with the prompt for every one of the latents [B, …], as many at once as the preview has room for."""
+        room, answers = getattr(self.preview, "room", 1), []
+        for start in range(0, len(latents), room):
+            asked = latents[start : start + room]
+            self._count(len(asked) * getattr(self.preview, "evaluations", 1))
+            x = torch.cat(list(asked)) if len(asked) > 1 else asked[0]
+            prediction = self.preview.predict(x, level)
+            require_same_shape("prediction", prediction, "noise", x)
+            answers += prediction.chunk(len(asked))
+        return answers
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         self._count(getattr(self.preview, "pair_evaluations", 2))
@@ -430,70 +321,3 @@ class _Counted:
         if self._interrupted():
             raise _Interrupted
         self._report.evaluations += evaluations
-
-
-COST_LIMIT = 0.4
-"""What Automatic may add to a sampler's evaluations, as a share of them."""
-PLANNED_FOR = 16
-"""Sampler steps that the plans below are given for; `plan_for` follows the same share of another number of steps."""
-AUTOMATIC: Mapping[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=4, finalists=2, steps=3, preview_share=None, question="prompted", judging_share=0.8),
-    "flow": SelectionPlan(draws=2, steps=4, preview_share=None, question="dispute", judging_share=0.1),
-}
-"""The best confirmed plan at no more than 40 % more evaluations, by kind of model; docs/evidence.md has the figures."""
-AUTOMATIC_NOISE_SCALE: Mapping[str, float] = {"eps": 1.0, "flow": 0.95}
-"""What Automatic multiplies the draws by."""
-ONE_GLANCE: Mapping[str, SelectionPlan] = {
-    "eps": AUTOMATIC["eps"],
-    "flow": SelectionPlan(draws=3, steps=1, preview_share=0.6, question="prompted", judging_share=0.1),
-}
-"""Automatic for samplers that do not take DDIM / Euler steps, and so could use one remembered answer only."""
-LIGHT: Mapping[str, SelectionPlan] = {
-    "eps": SelectionPlan(draws=2, steps=1, preview_share=None, question="response"),
-    "flow": SelectionPlan(draws=2, steps=1, preview_share=None, question="prompted", judging_share=0.5),
-}
-"""At most three evaluations more; four where a host cannot reuse an answer that was asked with the prompt only."""
-
-
-def plan_for(
-    selection: str, family: str, guidance: float, follows: bool = True, draws: int = 0, steps: int = PLANNED_FOR
-) -> tuple[SelectionPlan, float]:
-    """The plan for a model and its sampler, and what the draws are to be multiplied by.
-
-    Args:
-        selection: "automatic" or "light".
-        family: "flow" for flow models; anything else is treated as "eps".
-        guidance: at 1 the model is never asked without the prompt, so there is nothing to dispute with.
-        follows: as in `Preview`.
-        draws: how many noises to compare; 0 keeps the plan's own number.
-        steps: how many steps the sampler takes. Automatic compares fewer noises, or none (a plan of one draw), where
-            it would cost more than COST_LIMIT; an explicit number of draws is done whatever it costs.
-
-    Raises:
-        ValueError: another selection, or more than 16 draws.
-    """
-    if selection not in ("automatic", "light"):
-        raise ValueError(f"selection must be automatic or light, got {selection!r}")
-    family = "flow" if family == "flow" else "eps"
-    if selection == "light":
-        plan, scale = LIGHT[family], 1.0
-    else:
-        plan, scale = (AUTOMATIC if follows else ONE_GLANCE)[family], AUTOMATIC_NOISE_SCALE[family]
-    if guidance == 1 and plan.question == "dispute":
-        plan = replace(plan, question="prompted")
-    if plan.steps > 1:
-        plan = replace(plan, steps=max(1, round(plan.steps * steps / PLANNED_FOR)))
-    if draws:
-        return replace(plan, draws=draws), scale
-    return (_affordable(plan, guidance, follows, steps) if selection == "automatic" else plan), scale
-
-
-def _affordable(plan: SelectionPlan, guidance: float, follows: bool, steps: int) -> SelectionPlan:
-    """The closest look within COST_LIMIT: the plan itself, with one glance less, or with fewer draws; one draw if none is."""
-    limit = COST_LIMIT * steps * (1 if guidance == 1 else 2)
-    for draws in range(plan.draws, 1, -1):
-        for glances in range(plan.steps, max(plan.steps - 2, 0), -1):
-            smaller = replace(plan, draws=draws, steps=glances)
-            if extra_evaluations(smaller, guidance, follows) <= limit:
-                return smaller
-    return replace(plan, draws=1)

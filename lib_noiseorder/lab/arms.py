@@ -16,7 +16,8 @@ from torch import Tensor
 from ..erasure import erase
 from ..injection import inject_calibrated
 from ..ordering import order_noise
-from ..selection import SelectionPlan, extra_evaluations, plan_for, select
+from ..plans import SelectionPlan, extra_evaluations, plan_for
+from ..selection import select
 from ..settings import NoiseOrderSettings
 from .model import STEPS, LabModel
 from .oracle import Oracle

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import sd1, world
-from .optimiser import Averaged, Log, Optimiser, clock
+from .optimiser import Averaged, Log, LossLog, Optimiser, clock
 from .world import Prompt
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def train_transformer(
         theirs.requires_grad_(False)
     optimiser = Optimiser(live.transformer.named_parameters(), _INNER, _PEAK)
     average = Averaged(live.transformer.parameters(), averaged.transformer.parameters(), _EMA)
-    understood, errors = _Understood(live), []
+    understood, losses = _Understood(live), LossLog(log, "transformer")
     for step, progress in clock(minutes):
         chosen = rng.integers(len(latents), size=_BATCH)
         texts = ["" if rng.random() < _PROMPT_DROPOUT else sd1.wording(prompts[index], rng) for index in chosen]
@@ -330,10 +330,7 @@ def train_transformer(
         error.backward()
         optimiser.step(step, progress)
         average.update(step)
-        errors.append(error.item())
-        if len(errors) == 100:
-            log(f"step {step + 1}, {progress:.0%} of the time: loss {np.mean(errors):.4f}")
-            errors.clear()
+        losses.add(step, progress, error.item())
         if step % _SAVE_STEPS == _SAVE_STEPS - 1:
             averaged.save(out)
     averaged.save(out)

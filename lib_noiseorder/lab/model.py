@@ -59,10 +59,10 @@ class LabModel:
         return (sigma / (alpha + sigma) - noise_share).abs().argmin().item() / 999
 
     @torch.no_grad()
-    def predict(self, x: Tensor, timestep: float, tokens: Tensor) -> Tensor:
-        """One evaluation: eps or velocity [B, 3, 24, 24] for noisy pixels at a fraction of the schedule."""
+    def predict(self, x: Tensor, timestep: float | Tensor, tokens: Tensor) -> Tensor:
+        """One evaluation: eps or velocity [B, 3, 24, 24] for noisy pixels at a fraction of the schedule, or one each [B]."""
         self.evaluations += 1
-        time = torch.full((len(x),), timestep, device=x.device)
+        time = torch.as_tensor(timestep, dtype=torch.float32, device=x.device).expand(len(x))
         if self.family == "eps":
             time = (time * 999).round() / 999
         return self.net(x, time, tokens)

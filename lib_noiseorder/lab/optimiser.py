@@ -66,6 +66,21 @@ class Averaged:
         torch._foreach_lerp_(self._copy, self._live, 1 - min(self._keep, (step + 1) / (step + 12)))
 
 
+class LossLog:
+    """Logs the mean loss of every hundred steps."""
+
+    def __init__(self, log: Log, what: str):
+        self._log, self._what = log, what
+        self._losses: list[float] = []
+
+    def add(self, step: int, progress: float, loss: float) -> None:
+        self._losses.append(loss)
+        if len(self._losses) == 100:
+            mean = sum(self._losses) / len(self._losses)
+            self._log(f"{self._what} step {step + 1}, {progress:.0%} of the time: loss {mean:.4f}")
+            self._losses.clear()
+
+
 class _Muon:
     """Muon for matrices and convolutions (Jordan 2024): momentum, orthogonalised, with AdamW's step size (Moonshot 2025)."""
 

@@ -18,6 +18,7 @@ class LabPreview:
         self._model, self._tokens = model, to_tokens(prompts).to(model.device)
         self._timesteps = model.timesteps()
         self.family, self.guidance, self.follows = model.family, model.guidance, True
+        self.room = 1 if model.guidance == 1 else 2  # as large as the sampler's own calls
         self.levels = [model.level(timestep) for timestep in self._timesteps]
         self._timestep_of = dict(zip(self.levels, self._timesteps))
 
@@ -31,7 +32,10 @@ class LabPreview:
         return level
 
     def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
-        return clean(self._model.predict(x, self._timestep_of[level], self._tokens), x, level, self._model.family)
+        tokens = self._tokens.repeat(len(x) // len(self._tokens), 1)
+        prediction = self._model.predict(x, self._timestep_of[level], tokens)
+        self._model.evaluations += len(x) // len(self._tokens) - 1
+        return clean(prediction, x, level, self._model.family)
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         prompted, unprompted = self._model.predict_pair(x, self._timestep_of[level], self._tokens)

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from . import world
 from .model import alpha_bar
-from .optimiser import Averaged, Log, Optimiser, clock
+from .optimiser import Averaged, Log, LossLog, Optimiser, clock
 from .world import Prompt, Thing
 
 if TYPE_CHECKING:
@@ -452,7 +452,7 @@ def train_unet(
         torch._foreach_copy_(parameters, averaged)
     optimiser = Optimiser([*live.unet.named_parameters(), *live.text.named_parameters()], _INNER, peak=2e-3)
     average = Averaged(parameters, averaged, _EMA)
-    cumulative, errors, saved = alpha_bar(), [], time.monotonic()
+    cumulative, losses, saved = alpha_bar(), LossLog(log, "UNet"), time.monotonic()
     for step, progress in clock(minutes):
         chosen = rng.integers(len(latents), size=_BATCH)
         texts = ["" if rng.random() < _PROMPT_DROPOUT else wording(prompts[index], rng) for index in chosen]
@@ -465,10 +465,7 @@ def train_unet(
         error.backward()
         optimiser.step(step, progress)
         average.update(step)
-        errors.append(error.item())
-        if len(errors) == 100:
-            log(f"UNet step {step + 1}, {progress:.0%} of the time: loss {np.mean(errors):.4f}")
-            errors.clear()
+        losses.add(step, progress, error.item())
         if time.monotonic() - saved > _SAVE_SECONDS:
             model.save(out)
             saved = time.monotonic()

@@ -8,7 +8,7 @@ from typing import Any
 
 from modules import sd_models, sd_samplers
 
-from ..selection import extra_evaluations, plan_for
+from ..plans import extra_evaluations, plan_for
 from ..settings import KNOBS
 from .host_model import is_flow
 from .sampler_course import takes_euler_steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..denoiser import NoiseLevel, along_noise
 from .memory import Memory
+from .patches import opaque_patch
 from .sampler_course import sampler_course, takes_euler_steps
 
 
@@ -28,6 +29,8 @@ class HostModel:
         follows: whether the sampler takes Euler steps.
         evaluations: what one question costs per picture; more than 1 where several prompts are joined by `AND`.
         pair_evaluations: what a question with the prompt and without costs.
+        room: how many latents of every picture one question may hold: as many as one call of the sampler does, so that
+            questions never need more memory than it; one where a patch might answer them otherwise than one by one.
         questions: how many questions there will be, for the progress display; 0 if that is not known.
         memory: every answer given as `Preview`.
     """
@@ -39,9 +42,11 @@ class HostModel:
         extra_args: dict[str, Any],
         latent: Tensor | None,
         noise_multiplier: float,
+        pictures: int,
         steps: int | None = None,
     ):
         self._p = p
+        self._pictures = pictures
         self._model = model
         self._arguments = extra_args
         self._latent = latent
@@ -66,11 +71,16 @@ class HostModel:
     # -- Denoiser --------------------------------------------------------------------------------------------------
 
     def __call__(self, noise: Tensor, timestep: float) -> Tensor:
-        level = self.level(timestep) if self._flow else self._at(timestep)
-        x = self._noisy(noise, level)
-        with self.memory.forgetting():
-            prompted = self.predict(x, level)
-        return along_noise(prompted, x, level, "x0", flow=self._flow)
+        return next(self.several(noise, [timestep]))
+
+    def several(self, noise: Tensor, timesteps: Sequence[float]) -> Iterator[Tensor]:
+        for start in range(0, len(timesteps), self.room):
+            levels = [self.level(t) if self._flow else self._at(t) for t in timesteps[start : start + self.room]]
+            latents = [self._noisy(noise, level) for level in levels]
+            with self.memory.forgetting():
+                prompted = self.prompted(torch.cat(latents), levels)
+            for x0, x, level in zip(prompted.chunk(len(levels)), latents, levels):
+                yield along_noise(x0, x, level, "x0", flow=self._flow)
 
     @property
     def noisiest(self) -> float:
@@ -99,14 +109,11 @@ class HostModel:
         return self._level(self._sigmas[(self._sigmas - sigma).abs().argmin()].item())
 
     def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
-        # guidance scale 1 and an unlimited "negative guidance minimum sigma" at an odd step are the hosts' own ways
-        # of leaving the unconditional half of an evaluation out
-        least_sigma = 0.0 if self._needs_both_halves else float("inf")
-        return self._ask(x, level, self._step(level) // 2 * 2 + 1, cond_scale=1.0, s_min_uncond=least_sigma)[0]
+        return self.prompted(x, [level])
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         with _negative_prompt_from_the_first_step():
-            return self._ask(x, level, self._step(level), cond_scale=self.guidance, s_min_uncond=0.0)
+            return self._ask(x, [level], self._step(level), cond_scale=self.guidance, s_min_uncond=0.0)
 
     def answers_for(self, guided_denoiser: Any) -> bool:
         """Whether the host's sampler asks the same kind of function, so that it may be given the remembered answers.
@@ -120,8 +127,47 @@ class HostModel:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     @cached_property
+    def room(self) -> int:
+        cond, uncond = self._arguments["cond"], self._arguments["uncond"]
+        one_by_one = (
+            self.guidance == 1
+            or not getattr(opts, "batch_cond_uncond", True)
+            or not (isinstance(uncond, list) and len(getattr(cond, "batch", ())) == len(uncond) == self._pictures)
+            or any(map(changes_over_the_steps, (cond, uncond)))
+            or opaque_patch(self._p.sd_model)
+        )
+        return 1 if one_by_one else self.pair_evaluations // self.evaluations
+
+    @cached_property
     def _course(self):
         return sampler_course(self._p, self._latent, self._sigmas, self._flow, self._steps)
+
+    def prompted(self, x: Tensor, levels: Sequence[NoiseLevel]) -> Tensor:
+        """x0 with the prompt of one latent of every picture, or of up to `room`: [room·B, …], at one level or one each."""
+        # guidance scale 1 and an unlimited "negative guidance minimum sigma" at an odd step are the hosts' own ways
+        # of leaving the unconditional half of an evaluation out
+        least_sigma = 0.0 if self._needs_both_halves else float("inf")
+        how = {"cond_scale": 1.0, "s_min_uncond": least_sigma}
+        try:
+            return self._ask(x, levels, self._step(levels[0]) // 2 * 2 + 1, **how)[0]
+        except torch.cuda.OutOfMemoryError:
+            if len(x) == self._pictures:
+                raise
+            self.room = 1
+            parts = x.split(self._pictures)
+            return torch.cat([self.prompted(part, levels[k : k + 1] or levels) for k, part in enumerate(parts)])
+
+    def _arguments_for(self, latents: int) -> dict[str, Any]:
+        """The sampler's arguments for several latents of every picture."""
+        if latents == 1:
+            return self._arguments
+        cond, picture = self._arguments["cond"], self._arguments["image_cond"]
+        return {
+            **self._arguments,
+            "cond": type(cond)(cond.shape, cond.batch * latents),
+            "uncond": self._arguments["uncond"] * latents,
+            "image_cond": None if picture is None else picture.repeat(latents, *[1] * (picture.ndim - 1)),
+        }
 
     def _noisy(self, noise: Tensor, level: NoiseLevel) -> Tensor:
         """Pure noise as the latent of a level; in img2img the picture under that noise, as the sampler starts from it."""
@@ -139,9 +185,11 @@ class HostModel:
         """The sampler's step that prompt schedules would have reached at this noise level."""
         return sum(sigma > level.sigma for sigma in self._course[0])
 
-    def _ask(self, x: Tensor, level: NoiseLevel, step: int, **how: float) -> tuple[Tensor, Tensor]:
+    def _ask(self, x: Tensor, levels: Sequence[NoiseLevel], step: int, **how: float) -> tuple[Tensor, Tensor]:
         """x0 with the prompt and without, as the host's denoiser predicts them before guidance."""
-        self._asked += 1
+        latents = len(x) // self._pictures
+        sigma = x.new_tensor([level.sigma for level in levels]).repeat_interleave(len(x) // len(levels))
+        self._asked += latents
         of_all = f"/{self.questions}" if self.questions else ""
         state.textinfo = f"Noise Order: reading the prompt's semantics {self._asked}{of_all}"
         self._model.step = step
@@ -150,7 +198,7 @@ class HostModel:
             self._before_guidance(),
             self.memory.recording(*model_function(self._p.sd_model, self._model)),
         ):
-            self._model(x, x.new_full((len(x),), level.sigma), **{**self._arguments, **how})
+            self._model(x, sigma, **{**self._arguments_for(latents), **how})
         return self._pair
 
     @contextmanager
@@ -267,3 +315,10 @@ def _prompts_per_picture(conditioning: Any) -> int:
     """How many prompts are joined by `AND`, in the picture that has most."""
     pictures = getattr(conditioning, "batch", None)
     return max(map(len, pictures)) if pictures else 1
+
+
+def changes_over_the_steps(conditioning: Any) -> bool:
+    """Whether prompt editing makes a host's conditioning another one at some of the sampler's steps."""
+    if hasattr(conditioning, "batch"):
+        return any(len(part.schedules) > 1 for parts in conditioning.batch for part in parts)
+    return isinstance(conditioning, list) and any(len(entries) > 1 for entries in conditioning)

@@ -63,7 +63,8 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
     def in_place_of_the_steps(model, x, extra_args=None, disable=None, callback=None):
         model.mask = model.nmask = None  # the question is about the noise alone, not about an inpainting blend
         try:
-            outcome.append(work(HostModel(p, model, extra_args, sampling.latent, sampling.noise_multiplier, sampling.steps)))
+            host = HostModel(p, model, extra_args, sampling.latent, sampling.noise_multiplier, len(x), sampling.steps)
+            outcome.append(work(host))
         except Exception as error:  # the host's clean-up after the steps must run
             failure.append(error)
         return x

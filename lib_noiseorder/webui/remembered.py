@@ -19,7 +19,8 @@ from torch import Tensor
 from ..cache import Identities, NoiseCache, Uncacheable, fingerprint, settings_of_the_noise
 from ..ordering import OrderedNoise, Report
 from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings
-from .host_model import HostModel
+from .host_model import HostModel, changes_over_the_steps
+from .patches import network_of, opaque_patch, options_of
 from .probe import Sampling
 
 _IRRELEVANT = (
@@ -57,9 +58,6 @@ _IRRELEVANT = (
 )
 IRRELEVANT = frozenset(name for names in _IRRELEVANT for name in names.split())
 """Attributes of a job that change nothing about the noise of its first pass, or are in the key in another way."""
-_GUIDANCE_FUNCTIONS = ("sampler_post_cfg_function", "sampler_cfg_function")
-"""Forge's patches that act after the model's answer; questions leave them out."""
-_CALLBACKS = ("callbacks_cfg_denoiser", "callbacks_cfg_denoised", "callbacks_cfg_after_cfg")
 _SAMPLED = 64
 """Values of every weight that are compared where torch keeps no count of changes."""
 
@@ -124,32 +122,26 @@ class RememberedNoise:
 
     def _model(self, p: Any) -> list[Any]:
         sd_model = p.sd_model
+        patch = opaque_patch(sd_model)
+        if patch:
+            raise Uncacheable(patch)
         info = getattr(sd_model, "sd_checkpoint_info", None)
-        objects = getattr(sd_model, "forge_objects", None)
-        inner = sd_model.model if objects is None else objects.unet.model
+        inner = network_of(sd_model)
         return [
             self._identities(sd_model),
             self._identities(inner.diffusion_model),
             None if info is None else [str(info.name), _file(info.filename)],
             list(self._network(inner)),
-            _networks_of_a1111() if objects is None else _patches_of_forge(objects.unet),
-            _nobody_listens(),
+            _loras(sd_model),
+            options_of(sd_model),
         ]
 
     def _network(self, inner: Any) -> Iterator[Any]:
-        """The network's classes, as far as they are nobody's patch, and the state of its weights."""
+        """The network's classes and the state of its weights."""
         network = inner.diffusion_model
-        kinds = {}
-        for module in (inner, *network.modules()):
-            for hook in (*getattr(module, "_forward_hooks", {}).values(), *getattr(module, "_forward_pre_hooks", {}).values()):
-                if getattr(hook, "__module__", "") != "modules.lowvram":
-                    raise Uncacheable(f"a hook of {getattr(hook, '__module__', '?')} on the network")
-            if isinstance(module, torch.nn.Module) and "forward" in vars(module):
-                raise Uncacheable("a module whose forward was replaced")
-            kinds[type(module)] = getattr(type(module), "forward", type(module))
-        for kind, forward in kinds.items():
+        for kind in {type(module): None for module in (inner, *network.modules())}:
             yield f"{kind.__module__}.{kind.__qualname__}"
-            yield self._identities(forward)
+            yield self._identities(getattr(kind, "forward", kind))
         samples: dict[Any, list[Tensor]] = {}
         for weight in (*network.parameters(), *network.buffers()):
             yield self._identities(weight)
@@ -184,16 +176,10 @@ def _schedule(entries: Any) -> Any:
     return entries[0].cond if len(entries) == 1 else [(entry.end_at_step, entry.cond) for entry in entries]
 
 
-def _changes_over_the_steps(conditioning: Any) -> bool:
-    if hasattr(conditioning, "batch"):
-        return any(len(part.schedules) > 1 for parts in conditioning.batch for part in parts)
-    return isinstance(conditioning, list) and any(len(entries) > 1 for entries in conditioning)
-
-
 def _course(sampling: Sampling, settings: NoiseOrderSettings, model: HostModel) -> list[Any]:
     """The checkpoint's noise schedule, and as much of the sampler's way as the questions follow."""
     schedule = [model.family, model.guidance == 1, model.schedule]
-    prompts_change = any(map(_changes_over_the_steps, (sampling.conditioning, sampling.unconditional_conditioning)))
+    prompts_change = any(map(changes_over_the_steps, (sampling.conditioning, sampling.unconditional_conditioning)))
     if settings.selection == "off" and not prompts_change:
         return schedule
     return [
@@ -214,28 +200,13 @@ def _file(path: Any) -> list[Any]:
     return [str(path), found.st_size, found.st_mtime_ns]
 
 
-def _networks_of_a1111() -> list[Any]:
-    """LoRAs and their relatives with their weights; refuses what replaces or joins the network in other ways."""
-    unet = getattr(sys.modules.get("modules.sd_unet"), "current_unet", None)
-    if unet is not None or getattr(shared, "loaded_hypernetworks", None):
-        raise Uncacheable("another network takes part")
+def _loras(sd_model: Any) -> list[Any]:
+    """LoRAs and their relatives, with their strengths and files."""
+    objects = getattr(sd_model, "forge_objects", None)
+    if objects is not None:
+        patches = [[list(patch), _file(patch[0])] for patch in getattr(objects.unet, "lora_patches", {})]
+        return [patches, getattr(objects.unet, "extra_concat_condition", None)]
     loaded = getattr(sys.modules.get("networks"), "loaded_networks", [])
     return [
         [net.name, net.te_multiplier, net.unet_multiplier, net.dyn_dim, _file(net.network_on_disk.filename)] for net in loaded
     ]
-
-
-def _patches_of_forge(unet: Any) -> list[Any]:
-    """LoRAs and their strengths, and patches that are plain values; refuses ControlNets and patches that are functions."""
-    for name in ("object_patches", "controlnet_linked_list", "extra_model_patchers_during_sampling"):
-        if getattr(unet, name, None):
-            raise Uncacheable(f"{name} on the network")
-    loras = [[list(patch), _file(patch[0])] for patch in getattr(unet, "lora_patches", {})]
-    options = {name: value for name, value in unet.model_options.items() if name not in _GUIDANCE_FUNCTIONS}
-    return [loras, options, getattr(unet, "extra_concat_condition", None)]
-
-
-def _nobody_listens() -> None:
-    callbacks = getattr(sys.modules.get("modules.script_callbacks"), "callback_map", {})
-    if any(callbacks.get(name) for name in _CALLBACKS):
-        raise Uncacheable("a callback on every evaluation")

@@ -30,8 +30,7 @@ class Showing:
     latents: list[tuple[str, Tensor]] = field(default_factory=list)
     """Captions and latents [B, …]."""
     _answers: list[Tensor] = field(default_factory=list)
-    _begun: list[int] = field(default_factory=list)
-    """How many answers there were when each candidate's noise was taken up."""
+    _candidates: int = 0
 
     def add(self, caption: str, latent: Tensor) -> None:
         self.latents.append((caption, latent.detach().float().cpu().clone()))
@@ -39,40 +38,36 @@ class Showing:
     @contextmanager
     def watching(self, model: Any) -> Iterator[None]:
         """Keep the clean latents that a `HostModel` predicts with the prompt meanwhile."""
-        predict, predict_pair, start = model.predict, model.predict_pair, model.start
+        model.room = 1  # one answer, one picture
+        prompted, predict_pair, start = model.prompted, model.predict_pair, model.start
 
         def watched(*args: Any) -> Tensor:
-            prompted = predict(*args)
-            self._answers.append(prompted.detach().float().cpu())
-            return prompted
+            x0 = prompted(*args)
+            self._answers.append(x0.detach().float().cpu())
+            return x0
 
         def watched_pair(*args: Any) -> tuple[Tensor, Tensor]:
-            prompted, unprompted = predict_pair(*args)
-            self._answers.append(prompted.detach().float().cpu())
-            return prompted, unprompted
+            pair = predict_pair(*args)
+            self._answers.append(pair[0].detach().float().cpu())
+            return pair
 
         def watched_start(noise: Tensor) -> Tensor:
-            self._begun.append(len(self._answers))
+            self._candidates += 1
             return start(noise)
 
-        model.predict, model.predict_pair, model.start = watched, watched_pair, watched_start
+        model.prompted, model.predict_pair, model.start = watched, watched_pair, watched_start
         try:
             yield
         finally:
-            del model.predict, model.predict_pair, model.start
+            del model.prompted, model.predict_pair, model.start
             self._answers.clear()
 
     def add_candidates(self) -> None:
-        """After a selection: the picture that the model saw in every draw.
-
-        Where all draws were followed as far, it is what the model answered last, or just before judging it; else the first
-        answer of each.
-        """
-        ends = [*self._begun[1:], len(self._answers)]
-        followed = [self._answers[begin:end] for begin, end in zip(self._begun, ends)]
-        alike = len({len(answers) for answers in followed}) == 1
-        for k, answers in enumerate(followed, 1):
-            self.add(f"seen in noise {k}", answers[-min(len(answers), 2)] if alike else answers[0])
+        """After a selection: the picture that the model saw in every draw, just before judging it if it was judged."""
+        rounds = len(self._answers) // self._candidates
+        shown = self._answers[(rounds - min(rounds, 2)) * self._candidates :]
+        for k in range(self._candidates):
+            self.add(f"seen in noise {k + 1}", shown[k])
         self._answers.clear()
 
     def add_predictions(self, settings: NoiseOrderSettings) -> None:

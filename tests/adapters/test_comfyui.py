@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from lib_noiseorder.adapters.comfyui import NODE_KNOBS, OF_THE_WEBUI, NoiseOrderNode
-from lib_noiseorder.selection import extra_evaluations, plan_for
+from lib_noiseorder.plans import extra_evaluations, plan_for
 from lib_noiseorder.settings import KNOB, KNOBS, RECOMMENDED
 
 from . import comfyui

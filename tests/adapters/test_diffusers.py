@@ -12,7 +12,7 @@ from PIL import Image
 from lib_noiseorder import NoiseOrderSettings, along_noise, order_noise
 from lib_noiseorder.adapters.draws import further_draws
 from lib_noiseorder.denoiser import NoiseLevel
-from lib_noiseorder.selection import extra_evaluations, plan_for
+from lib_noiseorder.plans import extra_evaluations, plan_for
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.selection import extra_evaluations, plan_for
+from lib_noiseorder.plans import extra_evaluations, plan_for
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")

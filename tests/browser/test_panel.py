@@ -3,7 +3,7 @@
 import re
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.selection import plan_for
+from lib_noiseorder.plans import plan_for
 from lib_noiseorder.settings import KNOB, KNOBS, PRESETS
 
 from .page import Tab

@@ -10,7 +10,7 @@ import pytest
 
 from lib_noiseorder import KNOBS, NoiseOrderSettings
 from lib_noiseorder.ordering import Report
-from lib_noiseorder.selection import extra_evaluations, plan_for
+from lib_noiseorder.plans import extra_evaluations, plan_for
 from lib_noiseorder.settings import PRESETS
 
 from .double.host import REPOSITORY, DoubleHost, _load

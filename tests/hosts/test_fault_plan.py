@@ -29,7 +29,7 @@ SEAMS = {
     "the model is asked": (f"{WEBUI}.sampler_pass:ask_model", {"erased"}),
     "a probe is made": (f"{WEBUI}.probe:_kept", {"erased"}),
     "the host's model is wrapped": (f"{WEBUI}.host_model:HostModel.__init__", {"erased"}),
-    "a question": (f"{WEBUI}.host_model:HostModel.predict", {"erased"}),
+    "a question": (f"{WEBUI}.host_model:HostModel._ask", {"erased"}),
     "the answer": (f"{WEBUI}.host_model:HostModel._before_guidance", {"erased"}),
     "selection": (f"{WEBUI}.sampler_pass:select_candidate", {"erased"}),
     "injection": (f"{WEBUI}.sampler_pass:inject_semantics", {"erased"}),

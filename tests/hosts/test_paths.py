@@ -199,10 +199,10 @@ PATHS = [
     Path("Dynamic Thresholding: built in", payload=always_on("DynamicThresholding (CFG-Fix) Integrated", True),
          needs=a_script("dynamicthresholding (cfg-fix) integrated", "txt2img")),
     Path("MultiDiffusion", payload=always_on("MultiDiffusion Integrated", True, "MultiDiffusion", 32, 32, 16, 2),
-         needs=a_script("multidiffusion integrated", "txt2img")),
+         needs=a_script("multidiffusion integrated", "txt2img"), counted=False),  # a question is asked tile by tile, as a step
     Path("StyleAlign", payload={"batch_size": 2, **always_on("StyleAlign Integrated", True, 1.0)},
          needs=a_script("stylealign integrated", "txt2img")),
-    Path("ControlNet: reference", payload=lambda host: always_on("ControlNet", {
+    Path("ControlNet: reference", payload=lambda host: option(control_net_no_detectmap=True) | always_on("ControlNet", {
         "enabled": True, "module": "reference_only", "model": "None", "image": encoded(grey_picture(host.size)), "weight": 1.0,
         "threshold_a": 0.5, "processor_res": 64, "guidance_start": 0.0, "guidance_end": 1.0,
     }), needs=a_script("controlnet", "txt2img")),
@@ -270,6 +270,8 @@ def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(host, path):
             without = path.make(host, seed=1 + index)
             apart = abs(alone.pictures[0] - ordered.pictures[index]).max()
             hosts_own = abs(without.pictures[0] - plain.pictures[index]).max()
+            if hosts_own > 8:
+                pytest.skip("this host itself makes another picture of a seed in a batch here")
             assert apart <= max(1, own, hosts_own) + 1, f"picture {index + 1} with {batch}"
 
 

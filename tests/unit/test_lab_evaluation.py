@@ -15,7 +15,8 @@ from lib_noiseorder.lab.commands import add_commands
 from lib_noiseorder.lab.evaluation import evaluate, pairs_of
 from lib_noiseorder.lab.model import LabModel
 from lib_noiseorder.lab.world import Prompt
-from lib_noiseorder.selection import AUTOMATIC, SelectedNoise, SelectionReport, extra_evaluations, select
+from lib_noiseorder.plans import AUTOMATIC, extra_evaluations
+from lib_noiseorder.selection import SelectedNoise, SelectionReport, select
 from lib_noiseorder.statistics import bootstrap, diversity, frechet
 
 
@@ -73,7 +74,7 @@ def test_draws_are_independent_gaussians_of_the_seed():
     assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.1
 
 
-@pytest.mark.parametrize(("family", "left"), [("eps", 27), ("flow", 25)])
+@pytest.mark.parametrize(("family", "left"), [("eps", 23), ("flow", 25)])
 def test_finishing_from_the_glances_gives_the_plain_picture_and_pays_less(family, left):
     model, prompts = LabModel(family), [Prompt("red", "circle"), Prompt("blue", "square", count=2)]
     noise = seed_draws([1, 2])(1)

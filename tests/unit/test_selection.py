@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lib_noiseorder.denoiser import NoiseLevel
-from lib_noiseorder.selection import (
-    AUTOMATIC,
-    COST_LIMIT,
-    LIGHT,
-    ONE_GLANCE,
-    Glance,
-    SelectionPlan,
-    extra_evaluations,
-    plan_for,
-    response,
-    select,
-)
+from lib_noiseorder.plans import AUTOMATIC, COST_LIMIT, LIGHT, ONE_GLANCE, SelectionPlan, extra_evaluations, plan_for
+from lib_noiseorder.selection import Glance, response, select
 
 SHAPES = [(4, 8, 8), (4, 3, 8, 8), (16, 8), (8,)]
 PLANS = [
@@ -27,9 +19,8 @@ PLANS = [
     SelectionPlan(draws=4, steps=2, preview_share=0.5),
     SelectionPlan(draws=4, steps=1, preview_share=None, question="response"),
     SelectionPlan(draws=3, steps=3, preview_share=None, question="response"),
-    SelectionPlan(draws=5, finalists=2, steps=3, preview_share=None, question="dispute", judging_share=0.3),
-    SelectionPlan(draws=4, finalists=3, steps=1, preview_share=None),
-    SelectionPlan(draws=3, finalists=5, steps=2, preview_share=0.5),
+    SelectionPlan(draws=3, steps=3, preview_share=None, response_power=1),
+    SelectionPlan(draws=2, steps=2, preview_share=0.5, question="dispute", judging_share=0.3, response_power=0.5),
 ]
 
 
@@ -123,16 +114,15 @@ def test_announced_cost_is_what_is_paid(plan, guidance, follows):
     assert report.evaluations - report.remembered == extra_evaluations(plan, guidance, follows)
 
 
-def test_finalists_are_the_draws_with_the_strongest_response():
-    shape, plan = (4, 8, 8), SelectionPlan(draws=5, finalists=2, steps=2, preview_share=None)
-    draw, host = draws_of(shape, [1, 2, 3]), Host(torch.ones(3, 4, 8, 8))
-    scores = torch.tensor(select(plan, draw, host).report.scores)
-    strength = torch.stack(
-        [response(Glance(*host.predict_pair(host.start(draw(k)), host.levels[0])), 3.0) for k in range(1, 6)], dim=1
-    )
-    assert torch.isfinite(scores).sum(1).tolist() == [2, 2, 2]
-    for row, strong in zip(scores, strength):
-        assert set(row.isfinite().nonzero().flatten().tolist()) == set(strong.topk(2).indices.tolist())
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_an_answer_counts_for_less_where_the_prompt_responded_weakly(power):
+    draw, host = draws_of((4, 8, 8), [1, 2, 3]), Host(torch.ones(3, 4, 8, 8))
+    plan = SelectionPlan(draws=2, steps=2, preview_share=None)
+    judged = torch.tensor(select(plan, draw, host).report.scores)
+    weighed = torch.tensor(select(replace(plan, response_power=power), draw, host).report.scores)
+    for k in (1, 2):
+        strength = response(Glance(*host.predict_pair(host.start(draw(k)), host.levels[0])), host.guidance)
+        torch.testing.assert_close(weighed[:, k - 1], judged[:, k - 1] / strength**power)
 
 
 def test_a_sampler_with_steps_of_its_own_gets_the_first_answer_only():
@@ -225,7 +215,7 @@ def test_draws_and_predictions_of_unequal_shapes_are_refused():
         {"judging_share": float("nan")},
         {"question": "why"},
         {"preview_share": 0.5, "question": "response"},
-        {"finalists": 0},
+        {"response_power": -1},
     ],
 )
 def test_plans_out_of_range_are_refused(values):
@@ -252,7 +242,7 @@ def test_a_plan_follows_the_same_share_of_the_steps():
 
 
 def test_few_steps_compare_as_many_noises_as_the_cost_limit_allows():
-    assert [plan_for("automatic", "eps", 7.0, steps=steps)[0].draws for steps in (2, 4, 8, 16, 50)] == [1, 2, 3, 4, 4]
+    assert [plan_for("automatic", "eps", 7.0, steps=steps)[0].draws for steps in (2, 4, 8, 16, 50)] == [1, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -2,7 +2,7 @@ import json
 from types import SimpleNamespace
 
 import torch
-from modules import errors, rng, sd_samplers, shared
+from modules import errors, prompt_parser, rng, sd_samplers, shared
 
 
 class Processing:
@@ -103,9 +103,11 @@ def process_images_inner(p):
         batch = {"batch_number": iteration, "prompts": [p.prompt] * p.batch_size, "seeds": p.seeds, "subseeds": p.subseeds}
         p.scripts.before_process_batch(p, **batch)
         p.scripts.process_batch(p, **batch)
-        cond = p.sd_model.condition([p.prompt] * p.batch_size)
+        last_step = max(p.steps, getattr(p, "hr_second_pass_steps", 0))
+        cond = prompt_parser.multicond(p.sd_model.condition([p.prompt] * p.batch_size), last_step)
         forge_without_guidance = hasattr(p.sd_model, "forge_objects") and p.cfg_scale == 1
-        uncond = None if forge_without_guidance else p.sd_model.condition([p.negative_prompt] * p.batch_size)
+        negative = p.sd_model.condition([p.negative_prompt] * p.batch_size)
+        uncond = None if forge_without_guidance else prompt_parser.scheduled(negative, last_step)
         samples = p.sample(cond, uncond)
         if not torch.isfinite(samples).all():
             errors.report("A tensor with NaNs was produced")

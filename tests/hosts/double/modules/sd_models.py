@@ -47,8 +47,9 @@ class EpsCheckpoint(Checkpoint):
         return latent + noise * sigma
 
     def denoised(self, x, sigma, tokens):
-        timestep = (self.sigmas - sigma[0]).abs().argmin().item() / 999
-        return x - sigma[0] * self.answer(x / (sigma[0] ** 2 + 1).sqrt(), timestep, tokens)
+        timestep = (self.sigmas - sigma[:, None]).abs().argmin(1) / 999
+        sigma = sigma.view(-1, 1, 1, 1)
+        return x - sigma * self.answer(x / (sigma**2 + 1).sqrt(), timestep, tokens)
 
 
 class FlowCheckpoint(Checkpoint):
@@ -66,4 +67,4 @@ class FlowCheckpoint(Checkpoint):
     def denoised(self, x, sigma, c_crossattn, transformer_options):
         transformer_options["block"] = "written by the model, as in Forge"
         assert self.resident, "the model was asked outside sampling_prepare"
-        return x - sigma[0] * self.answer(x, sigma[0].item(), c_crossattn)
+        return x - sigma.view(-1, 1, 1, 1) * self.answer(x, sigma, c_crossattn)

@@ -3,7 +3,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import torch
-from modules import sd_models, sd_samplers_common, shared
+from modules import prompt_parser, sd_models, sd_samplers_common, shared
 
 
 class InterruptedException(BaseException):
@@ -30,6 +30,8 @@ class CFGDenoiser:
         skip_uncond = (self.step % 2 or shared.opts.s_min_uncond_all) and s_min_uncond > 0 and sigma[0] < s_min_uncond
         if skip_uncond:
             self.p.extra_generation_params["NGMS"] = s_min_uncond
+        cond = prompt_parser.reconstruct_multicond(cond, self.step)
+        uncond = None if uncond is None else prompt_parser.reconstruct(uncond, self.step)
         guide = self._forge if hasattr(self.sd_model, "forge_objects") else self._a1111
         denoised = guide(x, sigma, uncond, cond, cond_scale, skip_uncond)
         if self.mask is not None:

@@ -11,6 +11,7 @@ Its API argument is one object; every key is a fault, done once per job:
     reload      k: "Reload UI" after the k-th answer
     attributes  {name: value}: set on the job before the batch; "absent" removes one
     uncounted   the counting extension's hook is taken off the network, which Noise Order trusts only without hooks
+    memory_for  the network is out of memory for more rows at once than that, while Noise Order asks
 """
 
 import collections
@@ -67,10 +68,13 @@ def count(network):
         forward = kind.forward
 
         def counting(self, x, *args, **kwargs):
+            if kind.memory_for is not None and len(x) > kind.memory_for and shared.state.textinfo:
+                raise failure("OutOfMemoryError")
             kind.rows_counted += len(x)
+            kind.calls_counted.append(len(x))
             return forward(self, x, *args, **kwargs)
 
-        kind.forward, kind.rows_counted = counting, 0
+        kind.forward, kind.rows_counted, kind.calls_counted, kind.memory_for = counting, 0, [], None
     counted.add(kind)
 
 
@@ -124,7 +128,8 @@ def left_on(p):
 def state():
     with open("/proc/self/statm") as statm:
         resident = int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
-    return {"rows": sum(kind.rows_counted for kind in counted), **last, "resident": resident}
+    rows, calls = sum(kind.rows_counted for kind in counted), [call for kind in counted for call in kind.calls_counted]
+    return {"rows": rows, "calls": calls, **last, "resident": resident}
 
 
 def alive():
@@ -149,7 +154,9 @@ class Sabotage(scripts.Script):
         clean_up()
         last.update(left=["never finished"], comments=[])
         plan = plan if isinstance(plan, dict) else {}
-        count(network_of(p.sd_model))
+        network = network_of(p.sd_model)
+        count(network)
+        type(network).calls_counted, type(network).memory_for = [], plan.get("memory_for")
         if "raise_in" in plan:
             raise_in(plan["raise_in"], plan.get("error", "RuntimeError"))
         self.fail_if(plan, "process")

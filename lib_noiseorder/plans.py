@@ -1,0 +1,168 @@
+"""How closely selection looks at how many noises, what that costs, and which plan fits which model.
+
+docs/evidence.md has the figures that the plans below were chosen by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+QUESTIONS = {"response": 0, "prompted": 1, "dispute": 2}
+"""What a candidate is scored by, and what that costs in evaluations: how strongly the prompt shapes what the last glance
+saw; how badly the model restores the picture, noised again, with the prompt; or how far its restorations with and without
+the prompt are apart."""
+
+
+@dataclass(frozen=True)
+class SelectionPlan:
+    """How many noises are looked at, and how closely.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    draws: int = 3
+    """Candidates per picture; 1 selects nothing."""
+    steps: int = 1
+    """Glances: first calls of the sampler that every candidate is followed for. The answer to the very first one is
+    valid for every sampler; those after it only where the sampler itself takes DDIM / Euler steps."""
+    preview_share: float | None = 0.87
+    """Noise share of the preview. None: no jump, the picture is the one predicted with the prompt in the last glance."""
+    question: str = "prompted"
+    """One of QUESTIONS."""
+    judging_share: float = 0.8
+    """Noise share under which the picture is judged; not used by the response."""
+    response_power: float = 0.0
+    """The answer to the question is divided by the response of the first glance to this power."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("draws", 1, 16), ("steps", 1, 1000)):
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
+        for name in ("preview_share", "judging_share"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {value}")
+        if self.question not in QUESTIONS:
+            raise ValueError(f"question must be one of {', '.join(QUESTIONS)}, got {self.question!r}")
+        if not 0 <= self.response_power <= 4:
+            raise ValueError(f"response_power must be from 0 to 4, got {self.response_power}")
+        if self.question == "response" and self.preview_share is not None:
+            raise ValueError(f"preview_share must be None where the response is scored, got {self.preview_share}")
+
+    def remembered(self, guidance: float, follows: bool = True, whole_calls: bool = False) -> int:
+        """Evaluations of the winner's glances, which the sampler need not pay again.
+
+        Args:
+            guidance: the sampler's guidance scale.
+            follows: as in `lib_noiseorder.selection.Preview`.
+            whole_calls: the host cannot reuse a glance that was asked with the prompt only.
+        """
+        per_step = 1 if guidance == 1 else 2
+        if not follows and self.steps > 1:
+            return per_step
+        asked_in_last = 1 if self.ends_with_the_prompt_only else per_step
+        return (self.steps - 1) * per_step + (0 if whole_calls and asked_in_last < per_step else asked_in_last)
+
+    def evaluations(self, guidance: float) -> int:
+        """Evaluations per picture, the remembered ones included."""
+        if self.draws == 1:
+            return 0
+        return self.draws * (self.remembered(guidance) + (self.preview_share is not None) + QUESTIONS[self.question])
+
+    @property
+    def model_calls(self) -> int:
+        """Questions to the model, each of one or two evaluations; what a progress line counts."""
+        if self.draws == 1:
+            return 0
+        return self.draws * (self.steps + (self.preview_share is not None) + (self.question != "response"))
+
+    @property
+    def ends_with_the_prompt_only(self) -> bool:
+        """Whether the last glance needs no answer without the prompt: its picture is all that is wanted of it."""
+        return self.preview_share is None and self.question != "response"
+
+
+def extra_evaluations(
+    plan: SelectionPlan, guidance: float, follows: bool = True, remembers: bool = True, whole_calls: bool = False
+) -> int:
+    """Evaluations per picture that a selection adds to a sampler run; what a panel announces beforehand.
+
+    Args:
+        plan: how it is done.
+        guidance: the sampler's guidance scale; at 1 its calls cost one evaluation instead of two.
+        follows: as in `lib_noiseorder.selection.Preview`.
+        remembers: the host answers the sampler's first calls from the winner's glances.
+        whole_calls: as in `SelectionPlan.remembered`.
+    """
+    if plan.draws == 1:
+        return 0
+    return plan.evaluations(guidance) - (plan.remembered(guidance, follows, whole_calls) if remembers else 0)
+
+
+COST_LIMIT = 0.4
+"""What Automatic may add to a sampler's evaluations, as a share of them."""
+PLANNED_FOR = 16
+"""Sampler steps that the plans below are given for; `plan_for` follows the same share of another number of steps."""
+AUTOMATIC: Mapping[str, SelectionPlan] = {
+    "eps": SelectionPlan(draws=2, steps=5, preview_share=None, question="prompted", judging_share=0.8, response_power=1),
+    "flow": SelectionPlan(draws=2, steps=4, preview_share=None, question="dispute", judging_share=0.1),
+}
+"""The best confirmed plan at no more than 40 % more evaluations, by kind of model; docs/evidence.md has the figures."""
+AUTOMATIC_NOISE_SCALE: Mapping[str, float] = {"eps": 1.0, "flow": 0.95}
+"""What Automatic multiplies the draws by."""
+ONE_GLANCE: Mapping[str, SelectionPlan] = {
+    "eps": replace(AUTOMATIC["eps"], steps=3),
+    "flow": SelectionPlan(draws=3, steps=1, preview_share=0.6, question="prompted", judging_share=0.1),
+}
+"""Automatic for samplers that do not take DDIM / Euler steps, and so can use one remembered answer only."""
+LIGHT: Mapping[str, SelectionPlan] = {
+    "eps": SelectionPlan(draws=2, steps=1, preview_share=None, question="response"),
+    "flow": SelectionPlan(draws=2, steps=1, preview_share=None, question="prompted", judging_share=0.5),
+}
+"""At most three evaluations more; four where a host cannot reuse an answer that was asked with the prompt only."""
+
+
+def plan_for(
+    selection: str, family: str, guidance: float, follows: bool = True, draws: int = 0, steps: int = PLANNED_FOR
+) -> tuple[SelectionPlan, float]:
+    """The plan for a model and its sampler, and what the draws are to be multiplied by.
+
+    Args:
+        selection: "automatic" or "light".
+        family: "flow" for flow models; anything else is treated as "eps".
+        guidance: at 1 the model is never asked without the prompt, so there is nothing to dispute with.
+        follows: as in `lib_noiseorder.selection.Preview`.
+        draws: how many noises to compare; 0 keeps the plan's own number.
+        steps: how many steps the sampler takes. Automatic compares fewer noises, or none (a plan of one draw), where
+            it would cost more than COST_LIMIT; an explicit number of draws is done whatever it costs.
+
+    Raises:
+        ValueError: another selection, or more than 16 draws.
+    """
+    if selection not in ("automatic", "light"):
+        raise ValueError(f"selection must be automatic or light, got {selection!r}")
+    family = "flow" if family == "flow" else "eps"
+    if selection == "light":
+        plan, scale = LIGHT[family], 1.0
+    else:
+        plan, scale = (AUTOMATIC if follows else ONE_GLANCE)[family], AUTOMATIC_NOISE_SCALE[family]
+    if guidance == 1 and plan.question == "dispute":
+        plan = replace(plan, question="prompted")
+    if plan.steps > 1:
+        plan = replace(plan, steps=max(1, round(plan.steps * steps / PLANNED_FOR)))
+    if draws:
+        return replace(plan, draws=draws), scale
+    return (_affordable(plan, guidance, follows, steps) if selection == "automatic" else plan), scale
+
+
+def _affordable(plan: SelectionPlan, guidance: float, follows: bool, steps: int) -> SelectionPlan:
+    """The closest look within COST_LIMIT: the plan itself, with one glance less, or with fewer draws; one draw if none is."""
+    limit = COST_LIMIT * steps * (1 if guidance == 1 else 2)
+    for draws in range(plan.draws, 1, -1):
+        for glances in range(plan.steps, max(plan.steps - 2, 0), -1):
+            smaller = replace(plan, draws=draws, steps=glances)
+            if extra_evaluations(smaller, guidance, follows) <= limit:
+                return smaller
+    return replace(plan, draws=1)

@@ -1,0 +1,88 @@
+"""Questions are asked as large as the sampler's own calls are, and one by one where that might change an answer."""
+
+import pytest
+
+from .client import difference, noise_order
+from .sabotaged import PARAMETERS, made, sabotage
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
+def host(request, tmp_path_factory):
+    one = made(request.param, tmp_path_factory.mktemp("together"))
+    yield one
+    if hasattr(one, "server"):
+        one.server.stop()
+
+
+def calls_of(host, order, uncounted=True, memory_for=None, **payload):
+    """The rows of every call of the network that ordering adds to a job, and its result."""
+    plan = {"uncounted": True} if uncounted else {}
+    _, plain = host.txt2img(**payload, alwayson_scripts=sabotage(**plan)), host.state()["calls"]
+    if memory_for is not None:
+        plan["memory_for"] = memory_for
+    result = host.txt2img(**payload, alwayson_scripts={**order["alwayson_scripts"], **sabotage(**plan)})
+    calls = host.state()["calls"]
+    assert calls[len(calls) - len(plain) :] == plain, "the sampler's own calls are other ones"
+    return calls[: len(calls) - len(plain)], result
+
+
+def conditioned_on_a_picture(host):
+    return getattr(host, "evaluations_per_question", 1) > 1
+
+
+def test_three_questions_are_two_calls_and_the_same_picture(host):
+    alone, one_by_one = calls_of(host, noise_order(), uncounted=False, seed=901)  # a hook hangs on the network
+    calls, together = calls_of(host, noise_order(), seed=901)
+    if conditioned_on_a_picture(host):
+        assert calls == alone == [2, 2, 2]
+    else:
+        assert (alone, calls) == ([1, 1, 1], [2, 1])
+    assert together["Noise Order evaluations"] == one_by_one["Noise Order evaluations"]
+    assert difference(together, one_by_one) <= 1
+
+
+def test_a_batch_of_two(host):
+    calls, result = calls_of(host, noise_order(), seed=902, batch_size=2)
+    assert calls == ([4, 4, 4] if conditioned_on_a_picture(host) else [4, 2])
+    for index, alone in enumerate((902, 903)):
+        assert abs(host.txt2img(seed=alone, **noise_order()).pictures[0] - result.pictures[index]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"cfg_scale": 1.0}, {"prompt": "[red:blue:0.5] circle"}, {"prompt": "red circle AND blue square"}],
+    ids=["without guidance", "prompt editing", "AND"],
+)
+def test_one_by_one_where_the_sampler_or_the_prompt_wants_it(host, change):
+    if "prompt" in change and not hasattr(host, "server"):
+        pytest.skip("the double knows no such prompts")
+    calls, result = calls_of(host, noise_order(), seed=903, **change)
+    assert len(calls) == 3
+    assert len(set(calls)) == 1
+    assert result["Noise Order skipped"] is None
+
+
+def test_too_little_memory_for_two_is_enough_for_one(host):
+    if conditioned_on_a_picture(host):
+        pytest.skip("its questions are as large as the sampler's calls already")
+    _, expected = calls_of(host, noise_order(), seed=904, uncounted=False)
+    calls, result = calls_of(host, noise_order(), seed=905, memory_for=1)
+    assert calls == [1, 1, 1]
+    assert result["Noise Order skipped"] is None
+    calls, result = calls_of(host, noise_order(), seed=904, memory_for=1)
+    assert difference(result, expected) <= 1
+
+
+def test_a_comparison_asks_about_two_noises_at_once(host):
+    if conditioned_on_a_picture(host):
+        pytest.skip("its questions are as large as the sampler's calls already")
+    calls, result = calls_of_selection(host, 906)
+    assert 1 not in calls, calls
+    assert result["Noise Order chosen"]
+
+
+def calls_of_selection(host, seed):
+    host.txt2img(seed=seed, steps=16, alwayson_scripts=sabotage(uncounted=True))
+    order = noise_order(preset="Automatic")["alwayson_scripts"]
+    result = host.txt2img(seed=seed, steps=16, alwayson_scripts={**order, **sabotage(uncounted=True)})
+    return host.state()["calls"], result
