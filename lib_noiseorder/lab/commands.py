@@ -68,10 +68,11 @@ def _table(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     if options.model in _CHECKPOINTS:
-        if options.start is not None:
+        if options.start is not None and options.model == "shapes-flux":
             raise ValueError(f"--start = {options.start}: {options.model} is made from nothing")
         recipe = importlib.import_module(f".{_CHECKPOINTS[options.model]}", __package__)
-        recipe.train(options.minutes, options.seed, options.out, log)
+        start = {} if options.start is None else {"start": options.start}
+        recipe.train(options.minutes, options.seed, options.out, log, **start)
         return 0
     from .training import train, train_oracle
 

@@ -478,7 +478,9 @@ def _timesteps(generator: torch.Generator) -> Tensor:
     return torch.where(torch.arange(_BATCH) % 2 == 0, 1000 * spread, 400 + 600 * spread).long()
 
 
-def train(minutes: float, seed: int, out: Path, log: Log = print, pictures: int = 18_000) -> None:
+def train(
+    minutes: float, seed: int, out: Path, log: Log = print, start: Path | None = None, pictures: int = 18_000
+) -> None:  # fmt: skip
     """Make the checkpoint from nothing on the CPU: VAE in a quarter of the time, then UNet and text encoder together.
 
     The packaged weights came about in the same stages, on one core: the VAE in 12 minutes; UNet and text encoder, 6000
@@ -488,6 +490,7 @@ def train(minutes: float, seed: int, out: Path, log: Log = print, pictures: int 
     Args:
         minutes: wall-clock time; 90 for about as many steps.
         out: the .safetensors to write, with its .yaml beside it.
+        start: a checkpoint whose UNet and text encoder are to be trained on; its VAE stays.
         pictures: how many to encode as training data.
 
     Raises:
@@ -498,8 +501,9 @@ def train(minutes: float, seed: int, out: Path, log: Log = print, pictures: int 
         raise ValueError(f"minutes = {minutes} is not above 0")
     torch.manual_seed(seed)
     began = time.monotonic()
-    model = ShapesSD1.untrained()
-    train_vae(model, minutes / 4, seed, log)
+    model = ShapesSD1.untrained() if start is None else ShapesSD1.load(start)
+    if start is None:
+        train_vae(model, minutes / 4, seed, log)
     latents, prompts = encoded(model, pictures, seed, log)
     train_unet(model, latents, prompts, minutes - (time.monotonic() - began) / 60, seed, out, log)
 
