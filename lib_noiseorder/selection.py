@@ -13,7 +13,7 @@ A draw is scored by that alone, the strongest wins, or its picture is shown to t
     preview   one prediction of the clean picture x0, with the prompt; without a jump it is the last glance's
     judge     that picture, noised again to `judging_share` with one fixed noise, is shown to the model
     score     how badly the model restores the picture with the prompt, or how far its restorations with and without
-              the prompt are apart; mean squares, divided by a power of the response; the lowest wins
+              the prompt are apart; mean squares, the lowest wins
 
 An eps model with a non-zero terminal SNR finds the traces of a picture in the noise at its very first call, and a noise in
 which the prompt finds much to work with may come out right more often. A flow model sees nothing in pure noise. A few steps
@@ -204,15 +204,14 @@ def _scored(host: _Counted, candidates: Sequence[_Candidate], plan: SelectionPla
         if number < plan.steps:
             _advance(candidates, preview.guidance, preview.levels[number - 1], preview.levels[number])
     if plan.question == "response":
-        return -_responses(candidates, preview.guidance, -1)
+        return torch.stack([-response(candidate.glances[-1], preview.guidance).cpu() for candidate in candidates])
     if plan.preview_share is None:
         pictures = [candidate.glances[-1].prompted for candidate in candidates]
     else:
         target = preview.level(plan.preview_share)
         _advance(candidates, preview.guidance, preview.levels[plan.steps - 1], target)
         pictures = host.predict([candidate.x for candidate in candidates], target)
-    judged = _judged(host, pictures, plan)
-    return judged / _responses(candidates, preview.guidance, 0) ** plan.response_power if plan.response_power else judged
+    return _judged(host, pictures, plan)
 
 
 def _look(host: _Counted, candidates: Sequence[_Candidate], number: int, plan: SelectionPlan) -> None:
@@ -234,27 +233,14 @@ def _advance(candidates: Sequence[_Candidate], guidance: float, level: NoiseLeve
         candidate.x = target.alpha * x0 + target.sigma / level.sigma * (candidate.x - level.alpha * x0)
 
 
-def _responses(candidates: Sequence[_Candidate], guidance: float, glance: int) -> Tensor:
-    """Every candidate's response [n, B] in a glance, on the CPU."""
-    return torch.stack([response(candidate.glances[glance], guidance).cpu() for candidate in candidates])
-
-
 def response(glance: Glance, guidance: float) -> Tensor:
-    """How strongly the prompt shapes the picture that the model sees: per picture [B], fp32; higher is stronger.
+    """How strongly and how locally the model responds to the prompt in this noise: per picture [B], fp32; higher is stronger.
 
-    √(κ(g)·κ(d)) with g the picture x0 under guidance, d what the prompt changes about it, and κ(x) the fourth root of the
-    mean fourth power of x around its mean over the picture: few strong places count for more than a faint veil. Without
-    an answer for no prompt d is left out.
+    The fourth root of the mean fourth power of the clean picture x0 under guidance, every channel around its own mean: few
+    strong places count for more than a faint veil.
     """
-    strength = _peakedness(_guided(glance, guidance))
-    if glance.unprompted is None:
-        return strength
-    return (strength * _peakedness(glance.prompted - glance.unprompted)).sqrt()
-
-
-def _peakedness(x: Tensor) -> Tensor:
-    """Fourth root of the mean fourth power [B], every channel around its own mean."""
-    flat = to_compute(x).flatten(2) if x.ndim > 2 else to_compute(x).unsqueeze(1)
+    x0 = to_compute(_guided(glance, guidance))
+    flat = x0.flatten(2) if x0.ndim > 2 else x0.unsqueeze(1)
     return (flat - flat.mean(2, keepdim=True)).pow(4).mean((1, 2)).pow(0.25).float()
 
 

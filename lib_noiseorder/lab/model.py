@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 
 import torch
@@ -102,15 +103,30 @@ class LabModel:
             x = target.alpha * x0 + target.sigma * (x - level.alpha * x0) / level.sigma
         raise ValueError(f"steps must be at least 1, got {steps}")
 
-    def denoiser(self, prompts: list[Prompt]):
+    def denoiser(self, prompts: list[Prompt]) -> LabDenoiser:
         """`lib_noiseorder.denoiser.Denoiser` for these prompts."""
-        tokens = to_tokens(prompts).to(self.device)
+        return LabDenoiser(self, prompts)
 
-        def denoise(noise: Tensor, timestep: float) -> Tensor:
-            prediction = self.predict(noise, timestep, tokens)
-            return along_noise(prediction, noise, self.level(timestep), self.family)
 
-        return denoise
+class LabDenoiser:
+    """Asks about as many timesteps at once as one call of the sampler has halves."""
+
+    def __init__(self, model: LabModel, prompts: list[Prompt]):
+        self._model, self._tokens = model, to_tokens(prompts).to(model.device)
+        self._room = 1 if model.guidance == 1 else 2
+
+    def __call__(self, noise: Tensor, timestep: float) -> Tensor:
+        return next(self.several(noise, [timestep]))
+
+    def several(self, noise: Tensor, timesteps: Sequence[float]) -> Iterator[Tensor]:
+        model = self._model
+        for start in range(0, len(timesteps), self._room):
+            asked = timesteps[start : start + self._room]
+            times = torch.tensor(asked, dtype=torch.float32, device=noise.device).repeat_interleave(len(noise))
+            answers = model.predict(noise.repeat(len(asked), 1, 1, 1), times, self._tokens.repeat(len(asked), 1))
+            model.evaluations += len(asked) - 1
+            for timestep, prediction in zip(asked, answers.chunk(len(asked))):
+                yield along_noise(prediction, noise, model.level(timestep), model.family)
 
 
 def alpha_bar() -> Tensor:

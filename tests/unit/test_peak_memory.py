@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from lib_noiseorder import NoiseOrderSettings, order_noise
 from lib_noiseorder.lab.model import LabModel
 from lib_noiseorder.lab.preview import LabPreview
-from lib_noiseorder.lab.world import Prompt
+from lib_noiseorder.lab.world import Prompt, to_tokens
 
 
 class Peak(TorchDispatchMode):
@@ -100,11 +100,12 @@ def test_a_real_network_is_the_peak_and_not_what_ordering_adds():
     denoiser = model.denoiser(prompts)
     settings = NoiseOrderSettings(enabled=True, erasure_samples=1)
     there = [*model.net.parameters(), *model.net.buffers(), noise]
-    question = peak(lambda: denoiser(noise, 0.9), there)
+    tokens = to_tokens(prompts)
+    step = peak(lambda: model.predict_pair(noise, 0.9, tokens), [*there, tokens])
     ordering = peak(lambda: order_noise(settings, lambda k: noise, denoiser), there)
-    print(f"injection {(ordering - question) / latent:.1f} latents beside a question's {question / latent:.0f}")
-    assert ordering <= question + 4 * latent, (question, ordering, latent)
-    assert question > 10 * latent, "the network is too small to prove anything"
+    print(f"injection {(ordering - step) / latent:.1f} latents beside a step's {step / latent:.0f}")
+    assert ordering <= step + 4 * latent, (step, ordering, latent)
+    assert step > 20 * latent, "the network is too small to prove anything"
 
 
 def test_a_selection_keeps_its_noises_and_glances_and_no_more():
