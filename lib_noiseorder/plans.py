@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 QUESTIONS = {"response": 0, "prompted": 1, "dispute": 2}
-"""What a candidate is scored by, and what that costs in evaluations: how strongly the prompt shapes what the last glance
+"""What a candidate is scored by, and what that costs in evaluations: how pronounced the picture is that the last glance
 saw; how badly the model restores the picture, noised again, with the prompt; or how far its restorations with and without
 the prompt are apart."""
 

@@ -5,9 +5,9 @@ Every candidate is an untouched draw of N(0, I), so nothing about the noise's di
     glances   the sampler's own first model calls, under guidance, with DDIM / Euler steps between them;
               the winner's answers are remembered for the sampler
 
-    response  how strongly and how locally the prompt shapes the picture that the model sees in this noise
+A draw is scored by the last glance alone, or its picture is shown to the model once more:
 
-A draw is scored by that alone, the strongest wins, or its picture is shown to the model once more:
+    response  how pronounced the picture is that the model sees there under guidance; the highest wins
 
     jump      one deterministic step from there down to `preview_share`
     preview   one prediction of the clean picture x0, with the prompt; without a jump it is the last glance's
@@ -16,7 +16,7 @@ A draw is scored by that alone, the strongest wins, or its picture is shown to t
               the prompt are apart; mean squares, the lowest wins
 
 An eps model with a non-zero terminal SNR finds the traces of a picture in the noise at its very first call, and a noise in
-which the prompt finds much to work with may come out right more often. A flow model sees nothing in pure noise. A few steps
+which the prompt finds much to work with comes out right more often. A flow model sees nothing in pure noise. A few steps
 later a picture that shows what the prompt says, in a way the model knows, is one that the model restores.
 Noisy latents and noise levels are those of `lib_noiseorder.denoiser`: x = alpha·x0 + sigma·eps; sigma / (alpha + sigma) is
 the noise share.
@@ -158,11 +158,11 @@ def select(
     if lost:
         report.skipped.append(f"selection: no finite score for {lost} of {len(first)} pictures, which keep their first draw")
     best = score.masked_fill(~finite, torch.inf).argmin(0)  # the first where none is finite
-    winner = _chosen(candidates, best)
+    noise, glances = _chosen(candidates, best)
     report.chosen = [which + 1 for which in best.tolist()]
     report.scores = score.T.tolist()
     report.remembered = plan.remembered(preview.guidance, preview.follows)
-    return SelectedNoise(winner.noise, tuple(winner.glances if preview.follows else winner.glances[:1]), report)
+    return SelectedNoise(noise, glances if preview.follows else glances[:1], report)
 
 
 @dataclass
@@ -175,17 +175,17 @@ class _Candidate:
     glances: list[Glance] = field(default_factory=list)
 
 
-def _chosen(candidates: Sequence[_Candidate], which: Tensor) -> _Candidate:
-    """Of every picture the candidate `which` [B], with its glances."""
+def _chosen(candidates: Sequence[_Candidate], which: Tensor) -> tuple[Tensor, tuple[Glance, ...]]:
+    """Of every picture the noise and the glances of the candidate `which` [B]."""
 
     def pick(tensors: Sequence[Tensor]) -> Tensor:
         return torch.stack([tensors[which[index]][index] for index in range(len(which))])
 
-    glances = [
+    glances = tuple(
         Glance(pick([g.prompted for g in step]), None if step[0].unprompted is None else pick([g.unprompted for g in step]))
         for step in zip(*(candidate.glances for candidate in candidates))
-    ]
-    return _Candidate(pick([c.noise for c in candidates]), pick([c.x for c in candidates]), glances)
+    )
+    return pick([candidate.noise for candidate in candidates]), glances
 
 
 def _why_not(plan: SelectionPlan, preview: Preview) -> str | None:
@@ -234,10 +234,10 @@ def _advance(candidates: Sequence[_Candidate], guidance: float, level: NoiseLeve
 
 
 def response(glance: Glance, guidance: float) -> Tensor:
-    """How strongly and how locally the model responds to the prompt in this noise: per picture [B], fp32; higher is stronger.
+    """How pronounced the picture is that the model sees under guidance: per picture [B], fp32; higher is stronger.
 
-    The fourth root of the mean fourth power of the clean picture x0 under guidance, every channel around its own mean: few
-    strong places count for more than a faint veil.
+    The fourth root of the mean fourth power of the clean picture x0, every channel around its own mean: few strong places
+    count for more than a faint veil.
     """
     x0 = to_compute(_guided(glance, guidance))
     flat = x0.flatten(2) if x0.ndim > 2 else x0.unsqueeze(1)

@@ -193,7 +193,7 @@ class NoiseOrderSettings:
     selection_draws: int = _knob(
         0,
         "Selection draws",
-        "How many noises are compared; 0 leaves it to the kind of model and the number of steps (2 to 4).",
+        "How many noises are compared; 0 leaves it to the kind of model and the number of steps (2 to 7).",
         minimum=0, maximum=16, step=1, advanced=True,
     )  # fmt: skip
     compare_with_off: bool = _knob(
