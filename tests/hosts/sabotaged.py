@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import gradio
@@ -119,9 +121,15 @@ class SabotagedRealHost(RealHost):
             return list(pool.map(lambda payload: self.txt2img(**payload), payloads))
 
 
-def made(parameter: str, folder: Path):
-    """The host that a parameter names; a real one runs on a server of its own."""
+@contextmanager
+def running(parameter: str, folder: Path) -> Iterator[SabotagedDouble | SabotagedRealHost]:
+    """The host that a parameter names; a real one runs meanwhile on a server of its own."""
     if parameter.startswith("double"):
-        return SabotagedDouble(parameter.removeprefix("double-"))
+        yield SabotagedDouble(parameter.removeprefix("double-"))
+        return
     name, _, checkpoint = parameter.partition(":")
-    return SabotagedRealHost(Server(name, folder / "data", True, also=(SABOTEUR,)), checkpoint)
+    server = Server(name, folder / "data", True, also=(SABOTEUR,))
+    try:
+        yield SabotagedRealHost(server, checkpoint)
+    finally:
+        server.stop()

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
+import re
+from dataclasses import dataclass, field
 from pathlib import Path as File
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lib_noiseorder import NoiseOrderSettings
 
-from .client import difference, noise_order
+from .client import difference, encoded, noise_order
 from .double.host import DoubleHost
-from .real import FLAGS, RealHost, Server, folder
-from .test_paths import Path, a_real_host, held, not_flow
+from .real import FLAGS, RealHost, Server, folder, grey_picture
+from .test_paths import Path, a_real_host, always_on, held, not_flow, option
 
 NAME = "noise-order-test"
 
@@ -108,25 +113,168 @@ def test_the_pieces_of_a_split_batch_are_the_pictures_of_one_machine(host):
     assert max(apart) <= 1
 
 
-@pytest.mark.path("Dynamic Thresholding")
-def test_extensions_that_are_named(host, tmp_path):
-    """NOISEORDER_COMPANY names a folder with a checkout of sd-dynamic-thresholding in it."""
-    reason = a_real_host(host) or not_flow(host)
-    company = os.environ.get("NOISEORDER_COMPANY")
-    found = File(company) / "sd-dynamic-thresholding" if company else None
-    if reason or found is None:
-        pytest.skip(reason or "set NOISEORDER_COMPANY to a folder with sd-dynamic-thresholding in it")
-    servers = [Server(host.server.name, tmp_path / str(on), on, also=[found]) for on in (True, False)]
-    title = "Dynamic Thresholding (CFG Scale Fix)"
-    args = [True, 7.0, 99.0, "Constant", 0.0, "Constant", 0.0, 4.0, True, "MEAN", "AD", 1.0]
-    try:
-        with_it, without = (RealHost(server, host.checkpoint) for server in servers)
-        path = Path("Dynamic Thresholding", payload={"cfg_scale": 9, "alwayson_scripts": {title: {"args": args}}})
-        assert difference(path.make(with_it), with_it.txt2img(cfg_scale=9)) > 0, "it does nothing"
-        held(with_it, without, path)
-    finally:
+@dataclass(frozen=True)
+class Extension:
+    """An extension of somebody else's, in a way that people use it.
+
+    Attributes:
+        folder: its checkout's name in the folder that NOISEORDER_COMPANY names.
+        path: a job that it takes part in.
+        without: the same job's payload without it.
+        rows: how many rows of the network's batch it makes of one.
+    """
+
+    folder: str
+    path: Path
+    without: dict = field(default_factory=dict)
+    rows: int = 1
+
+
+def face(host):
+    """A photograph with a face in it, of scikit-image's, which the host brings."""
+    found = sorted(folder(host.server.name).glob("venv/lib/*/site-packages/skimage/data/astronaut.png"))
+    if not found:
+        pytest.skip("no picture with a face: this host's venv has no scikit-image")
+    return encoded(np.asarray(Image.open(found[0]).convert("RGB").resize((256, 256))))
+
+
+def adetailer(host):
+    """Its inpainting of the face alone: it throws away what img2img made, of which random weights leave no face."""
+    inner = {"ad_model": "mediapipe_face_full", "ad_use_inpaint_width_height": True, "ad_denoising_strength": 0.7,
+             "ad_inpaint_width": host.size, "ad_inpaint_height": host.size}  # fmt: skip
+    payload = {"init_images": [face(host)], "width": 256, "height": 256, **always_on("ADetailer", True, True, inner)}
+    return {**payload, **option(ad_only_selected_scripts=False)}
+
+
+def reference(host):
+    return option(control_net_no_detectmap=True) | always_on("ControlNet", {
+        "enabled": True, "module": "reference_only", "model": "None", "image": encoded(grey_picture(host.size)), "weight": 1.0,
+        "threshold_a": 0.5, "processor_res": 64, "guidance_start": 0.0, "guidance_end": 0.5,
+    })  # fmt: skip
+
+
+TWO = {"prompt": "red circle BREAK blue square", "width": 128}
+EXTENSIONS = [
+    Extension(
+        "sd-dynamic-thresholding",
+        Path("Dynamic Thresholding", payload={"cfg_scale": 9, **always_on(
+            "Dynamic Thresholding (CFG Scale Fix)", True, 7.0, 99.0, "Constant", 0.0, "Constant", 0.0, 4.0, True, "MEAN", "AD", 1.0,
+        )}),
+        without={"cfg_scale": 9},
+    ),
+    Extension(
+        "sd-webui-regional-prompter",
+        Path("Regional Prompter: attention", payload={**TWO, **always_on(
+            "Regional Prompter", True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "", False, False, False, "Attention",
+        )}),
+        without=TWO,
+    ),
+    Extension(
+        "sd-webui-regional-prompter",
+        Path("Regional Prompter: latent", payload={**TWO, **always_on(
+            "Regional Prompter", True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "", False, False, False, "Latent",
+        )}),
+        without=TWO,
+    ),
+    *(Extension(
+        "multidiffusion-upscaler-for-automatic1111",
+        Path(f"Tiled Diffusion: {method}, {sampler}", payload={"width": 192, "sampler_name": sampler, **always_on(
+            "Tiled Diffusion", True, method, False, True, 1024, 1024, 16, 16, 8, 4,
+        )}),
+        without={"width": 192, "sampler_name": sampler},
+        rows=2,
+    ) for method, sampler in (("MultiDiffusion", "Euler"), ("MultiDiffusion", "DPM++ 2M"), ("Mixture of Diffusers", "Euler"))),
+    Extension(
+        "sd-webui-controlnet", Path("ControlNet: reference, to half the steps", payload=reference, counted=False),
+    ),
+    Extension(
+        "sd-webui-neutral-prompt",
+        Path("Neutral Prompt", payload={"prompt": "a red circle AND_PERP a blue square :0.8"}),
+        without={"prompt": "a red circle AND a blue square :0.8"},
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def beside(host, tmp_path_factory):
+    """A function that gives the host with an extension of that folder, with Noise Order and without."""
+    running = {}
+
+    def pair(name):
+        reason = a_real_host(host) or not_flow(host)
+        if reason:
+            pytest.skip(reason)
+        company = os.environ.get("NOISEORDER_COMPANY")
+        if not company or not (File(company) / name).is_dir():
+            pytest.skip(f"set NOISEORDER_COMPANY to a folder with {name} in it")
+        if name not in running:
+            data = tmp_path_factory.mktemp(name)
+            also = [File(company).resolve() / name, inner_jobs(data)]
+            running[name] = [Server(host.server.name, data / str(on), on, also=also) for on in (True, False)]
+        return [RealHost(server, host.checkpoint) for server in running[name]]
+
+    yield pair
+    for servers in running.values():
         for server in servers:
             server.stop()
+
+
+def inner_jobs(data):
+    """An extension that writes down what every job inside another job has cost, and what Noise Order said of it."""
+    script = data / "inner_jobs/scripts/inner_jobs.py"
+    script.parent.mkdir(parents=True)
+    script.write_text(
+        "from modules import scripts\n\n\n"
+        "class InnerJobs(scripts.Script):\n"
+        "    def title(self):\n"
+        "        return 'Inner jobs'\n\n"
+        "    def show(self, is_img2img):\n"
+        "        return scripts.AlwaysVisible\n\n"
+        "    def postprocess_batch(self, p, *args, **kwargs):\n"
+        "        told = p.extra_generation_params.get\n"
+        "        counted, announced = told('Counted evaluations'), told('Noise Order evaluations', 0)\n"
+        "        print(f'Inner jobs: {p.width}x{p.height}, counted {counted}, announced {announced}')\n"
+    )
+    return script.parents[1]
+
+
+@pytest.mark.parametrize("extension", [
+    pytest.param(extension, id=extension.path.name, marks=pytest.mark.path(extension.path.name)) for extension in EXTENSIONS
+])  # fmt: skip
+def test_extensions_that_are_named(beside, extension):
+    """NOISEORDER_COMPANY names a folder with checkouts of extensions in it."""
+    with_it, without = beside(extension.folder)
+    path = extension.path
+    plain = path.make(with_it)
+    assert difference(plain, getattr(with_it, path.tab)(**extension.without)) > 0, "it does nothing"
+    held(with_it, without, dataclasses.replace(path, counted=path.counted and extension.rows == 1))
+    if path.counted and extension.rows > 1:
+        ordered = path.make(with_it, **noise_order())
+        announced = int(ordered["Noise Order evaluations"])
+        assert announced > 0 and ordered.evaluations - plain.evaluations == extension.rows * announced
+
+
+@pytest.mark.path("ADetailer")
+def test_adetailer_is_left_alone_unless_asked(beside):
+    """Its job inside the job: left alone by default, ordered with `inner_passes`, and counted apart."""
+    with_it, without = beside("adetailer")
+    path = Path("ADetailer", "img2img", adetailer)
+
+    def inner(**settings):
+        """The picture, and the evaluations counted in and announced for the job inside the job."""
+        start = len(with_it.server.said())
+        made = path.make(with_it, **(noise_order(**settings) if settings else {}))
+        told = re.findall(r"Inner jobs: (\d+)x\d+, counted ([\d.]+), announced (\d+)", with_it.server.said()[start:])
+        assert [int(width) for width, _, _ in told] == [128, with_it.size], "there was no face, or not one"
+        return made, *map(float, told[1][1:])
+
+    (off, counted, _), (alone, counted_alone, announced_alone) = inner(), inner(enabled=True)
+    ordered, counted_ordered, announced = inner(inner_passes=True)
+    untouched = with_it.img2img(**{**adetailer(with_it), "alwayson_scripts": {}})
+    assert off.pictures.shape == untouched.pictures.shape and difference(off, untouched) > 0, "it does nothing"
+    assert (counted_alone, announced_alone, difference(off, alone)) == (counted, 0, 0)
+    assert counted_ordered - counted == announced > 0
+    held(with_it, without, dataclasses.replace(path, settings={"inner_passes": True}))
 
 
 @pytest.mark.path("low and medium VRAM")

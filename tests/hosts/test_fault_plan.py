@@ -7,7 +7,7 @@ import pytest
 
 from .client import Refused, difference, encoded, noise_order
 from .real import grey_picture
-from .sabotaged import PARAMETERS, SabotagedDouble, made, with_faults
+from .sabotaged import PARAMETERS, SabotagedDouble, running, with_faults
 
 WEBUI = "lib_noiseorder.webui"
 SEAMS = {
@@ -60,10 +60,8 @@ AUTOMATIC = {"preset": "Automatic"}
 
 @pytest.fixture(scope="module", params=PARAMETERS)
 def host(request, tmp_path_factory):
-    one = made(request.param, tmp_path_factory.mktemp("faults"))
-    yield one
-    if hasattr(one, "server"):
-        one.server.stop()
+    with running(request.param, tmp_path_factory.mktemp("faults")) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")

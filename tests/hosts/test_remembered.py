@@ -14,7 +14,7 @@ from lib_noiseorder.ordering import Report
 from .client import difference, encoded, noise_order
 from .double.host import DoubleHost
 from .real import grey_picture
-from .sabotaged import PARAMETERS, SabotagedDouble, made, sabotage
+from .sabotaged import PARAMETERS, SabotagedDouble, running, sabotage
 
 
 class Watched:
@@ -34,10 +34,8 @@ class Watched:
 
 @pytest.fixture(scope="module", params=PARAMETERS)
 def host(request, tmp_path_factory):
-    one = made(request.param, tmp_path_factory.mktemp("remembered"))
-    yield Watched(one)
-    if hasattr(one, "server"):
-        one.server.stop()
+    with running(request.param, tmp_path_factory.mktemp("remembered")) as one:
+        yield Watched(one)
 
 
 @pytest.fixture

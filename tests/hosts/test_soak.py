@@ -15,15 +15,13 @@ from lib_noiseorder import KNOBS, NoiseOrderSettings, SettingsError
 
 from .client import Refused, difference, encoded, noise_order
 from .real import grey_picture
-from .sabotaged import PARAMETERS, made, with_faults
+from .sabotaged import PARAMETERS, running, with_faults
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
 def host(request, tmp_path_factory):
-    one = made(request.param, tmp_path_factory.mktemp("soak"))
-    yield one
-    if hasattr(one, "server"):
-        one.server.stop()
+    with running(request.param, tmp_path_factory.mktemp("soak")) as one:
+        yield one
 
 
 def slope(values):

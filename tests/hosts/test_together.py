@@ -3,15 +3,13 @@
 import pytest
 
 from .client import difference, noise_order
-from .sabotaged import PARAMETERS, made, sabotage
+from .sabotaged import PARAMETERS, running, sabotage
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
 def host(request, tmp_path_factory):
-    one = made(request.param, tmp_path_factory.mktemp("together"))
-    yield one
-    if hasattr(one, "server"):
-        one.server.stop()
+    with running(request.param, tmp_path_factory.mktemp("together")) as one:
+        yield one
 
 
 def calls_of(host, order, uncounted=True, memory_for=None, **payload):
