@@ -83,7 +83,7 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
         settings = _settings(p, args)
     except SettingsError:
         return
-    if not settings.enabled:
+    if not settings.enabled or is_inner_pass(p):  # ADetailer ends a copy of the job in the middle of it
         return
     extras = []
     if settings.compare_with_off:

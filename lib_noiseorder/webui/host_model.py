@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..denoiser import NoiseLevel, along_noise
 from .memory import Memory
-from .patches import opaque_patch
+from .patches import opaque_patch, replaced_forward
 from .sampler_course import sampler_course, takes_euler_steps
 
 
@@ -134,6 +134,7 @@ class HostModel:
             or not getattr(opts, "batch_cond_uncond", True)
             or not (isinstance(uncond, list) and len(getattr(cond, "batch", ())) == len(uncond) == self._pictures)
             or any(map(changes_over_the_steps, (cond, uncond)))
+            or replaced_forward(getattr(self._model, "inner_model", None))
             or opaque_patch(self._p.sd_model)
         )
         return 1 if one_by_one else self.pair_evaluations // self.evaluations

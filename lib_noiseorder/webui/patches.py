@@ -37,12 +37,17 @@ def opaque_patch(sd_model: Any) -> str | None:
     return _on_the_network(network_of(sd_model)) or _beside_it(sd_model) or _among_the_options(sd_model) or _listening()
 
 
+def replaced_forward(module: Any) -> bool:
+    """Whether somebody put another function in the place of a module's own `forward`."""
+    return isinstance(module, torch.nn.Module) and "forward" in vars(module)
+
+
 def _on_the_network(inner: Any) -> str | None:
     for module in (inner, *inner.diffusion_model.modules()):
         for hook in (*getattr(module, "_forward_hooks", {}).values(), *getattr(module, "_forward_pre_hooks", {}).values()):
             if getattr(hook, "__module__", "") != "modules.lowvram":
                 return f"a hook of {getattr(hook, '__module__', '?')} on the network"
-        if isinstance(module, torch.nn.Module) and "forward" in vars(module):
+        if replaced_forward(module):
             return "a module whose forward was replaced"
     return None
 

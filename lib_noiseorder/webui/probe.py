@@ -18,6 +18,7 @@ from modules.shared import state
 from torch import Tensor
 
 from .host_model import HostModel
+from .patches import replaced_forward
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
             failure.append(error)
         return x
 
-    probe = sd_samplers.create_sampler("Euler", p.sd_model)
+    probe = _sampler_of_our_own(p)
     probe.func = in_place_of_the_steps
     probe.get_sigmas = lambda p, steps: probe.model_wrap.sigmas.detach().cpu().flip(0)[:2]
     devices = [noise.device] if noise.device.type == "cuda" else []
@@ -87,6 +88,20 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
     if not outcome:
         raise Interrupted("interrupted")
     return outcome[0]
+
+
+def _sampler_of_our_own(p: Any) -> Any:
+    """A sampler that nobody else has, asking the function that the job's own sampler asks.
+
+    Not by the hosts' `create_sampler`: Tiled Diffusion, for one, replaces it, and gives out the job's own sampler.
+    """
+    config = sd_samplers.find_sampler_config("Euler")
+    probe = config.constructor(p.sd_model)
+    probe.config = config
+    asked, ours = (getattr(getattr(one, "model_wrap_cfg", None), "inner_model", None) for one in (p.sampler, probe))
+    if replaced_forward(asked) and type(asked) is type(ours):  # tiled, say: questions are to be tiled as the steps are
+        probe.model_wrap_cfg.model_wrap = probe.model_wrap = asked
+    return probe
 
 
 @contextmanager

@@ -154,35 +154,34 @@ def reference(host):
 
 
 TWO = {"prompt": "red circle BREAK blue square", "width": 128}
+LARGE = {"width": 192, "height": 192}
+HALVES = [True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "", False, False, False]
 EXTENSIONS = [
     Extension(
         "sd-dynamic-thresholding",
         Path("Dynamic Thresholding", payload={"cfg_scale": 9, **always_on(
-            "Dynamic Thresholding (CFG Scale Fix)", True, 7.0, 99.0, "Constant", 0.0, "Constant", 0.0, 4.0, True, "MEAN", "AD", 1.0,
+            "Dynamic Thresholding (CFG Scale Fix)",
+            True, 7.0, 99.0, "Constant", 0.0, "Constant", 0.0, 4.0, True, "MEAN", "AD", 1.0,
         )}),
         without={"cfg_scale": 9},
     ),
     Extension(
         "sd-webui-regional-prompter",
-        Path("Regional Prompter: attention", payload={**TWO, **always_on(
-            "Regional Prompter", True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "", False, False, False, "Attention",
-        )}),
+        Path("Regional Prompter: attention", payload={**TWO, **always_on("Regional Prompter", *HALVES, "Attention")}),
         without=TWO,
     ),
     Extension(
         "sd-webui-regional-prompter",
-        Path("Regional Prompter: latent", payload={**TWO, **always_on(
-            "Regional Prompter", True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "", False, False, False, "Latent",
-        )}),
+        Path("Regional Prompter: latent", payload={**TWO, **always_on("Regional Prompter", *HALVES, "Latent")}),
         without=TWO,
     ),
     *(Extension(
         "multidiffusion-upscaler-for-automatic1111",
-        Path(f"Tiled Diffusion: {method}, {sampler}", payload={"width": 192, "sampler_name": sampler, **always_on(
+        Path(f"Tiled Diffusion: {method}, {sampler}", payload={**LARGE, "sampler_name": sampler, **always_on(
             "Tiled Diffusion", True, method, False, True, 1024, 1024, 16, 16, 8, 4,
         )}),
-        without={"width": 192, "sampler_name": sampler},
-        rows=2,
+        without={**LARGE, "sampler_name": sampler},
+        rows=4,
     ) for method, sampler in (("MultiDiffusion", "Euler"), ("MultiDiffusion", "DPM++ 2M"), ("Mixture of Diffusers", "Euler"))),
     Extension(
         "sd-webui-controlnet", Path("ControlNet: reference, to half the steps", payload=reference, counted=False),
@@ -210,7 +209,9 @@ def beside(host, tmp_path_factory):
         if name not in running:
             data = tmp_path_factory.mktemp(name)
             also = [File(company).resolve() / name, inner_jobs(data)]
-            running[name] = [Server(host.server.name, data / str(on), on, also=also) for on in (True, False)]
+            running[name] = []
+            for on in (True, False):
+                running[name].append(Server(host.server.name, data / str(on), on, also=also))
         return [RealHost(server, host.checkpoint) for server in running[name]]
 
     yield pair
@@ -269,7 +270,7 @@ def test_adetailer_is_left_alone_unless_asked(beside):
         return made, *map(float, told[1][1:])
 
     (off, counted, _), (alone, counted_alone, announced_alone) = inner(), inner(enabled=True)
-    ordered, counted_ordered, announced = inner(inner_passes=True)
+    _, counted_ordered, announced = inner(inner_passes=True)
     untouched = with_it.img2img(**{**adetailer(with_it), "alwayson_scripts": {}})
     assert off.pictures.shape == untouched.pictures.shape and difference(off, untouched) > 0, "it does nothing"
     assert (counted_alone, announced_alone, difference(off, alone)) == (counted, 0, 0)

@@ -120,7 +120,15 @@ def euler_ancestral(model, x, sigmas=None, extra_args=None, disable=None, callba
     return euler(model, x, sigmas, extra_args, disable, callback, ancestral=0.3)
 
 
+_FUNCTIONS = {"Euler": euler, "Euler a": euler_ancestral}
+
+
+def find_sampler_config(name):
+    return SimpleNamespace(name=name, options={}, constructor=lambda sd_model: Sampler(_FUNCTIONS[name], sd_model))
+
+
 def create_sampler(name, sd_model):
-    sampler = Sampler({"Euler": euler, "Euler a": euler_ancestral}[name], sd_model)
-    sampler.config = SimpleNamespace(name=name, options={})
+    config = find_sampler_config(name)
+    sampler = config.constructor(sd_model)
+    sampler.config = config
     return sampler
