@@ -25,6 +25,7 @@ from .real import FLAGS, RealHost, Server, folder, grey_picture
 from .test_paths import Path, a_real_host, always_on, held, not_flow, option
 
 NAME = "noise-order-test"
+INNER_JOBS = File(__file__).parent / "inner_jobs"
 
 
 @contextlib.contextmanager
@@ -208,7 +209,7 @@ def beside(host, tmp_path_factory):
             pytest.skip(f"set NOISEORDER_COMPANY to a folder with {name} in it")
         if name not in running:
             data = tmp_path_factory.mktemp(name)
-            also = [File(company).resolve() / name, inner_jobs(data)]
+            also = [File(company).resolve() / name, INNER_JOBS]
             running[name] = []
             for on in (True, False):
                 running[name].append(Server(host.server.name, data / str(on), on, also=also))
@@ -218,25 +219,6 @@ def beside(host, tmp_path_factory):
     for servers in running.values():
         for server in servers:
             server.stop()
-
-
-def inner_jobs(data):
-    """An extension that writes down what every job inside another job has cost, and what Noise Order said of it."""
-    script = data / "inner_jobs/scripts/inner_jobs.py"
-    script.parent.mkdir(parents=True)
-    script.write_text(
-        "from modules import scripts\n\n\n"
-        "class InnerJobs(scripts.Script):\n"
-        "    def title(self):\n"
-        "        return 'Inner jobs'\n\n"
-        "    def show(self, is_img2img):\n"
-        "        return scripts.AlwaysVisible\n\n"
-        "    def postprocess_batch(self, p, *args, **kwargs):\n"
-        "        told = p.extra_generation_params.get\n"
-        "        counted, announced = told('Counted evaluations'), told('Noise Order evaluations', 0)\n"
-        "        print(f'Inner jobs: {p.width}x{p.height}, counted {counted}, announced {announced}')\n"
-    )
-    return script.parents[1]
 
 
 @pytest.mark.parametrize("extension", [
