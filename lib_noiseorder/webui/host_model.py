@@ -63,7 +63,8 @@ class HostModel:
         guidance = extra_args["cond_scale"] if hires_guidance is None else hires_guidance
         self.guidance = 1.0 if extra_args["uncond"] is None else float(guidance)
         # A1111 leaves the noise of the unconditional half out, but not its picture: shapes would not match
-        self._needs_both_halves = hasattr(model, "combine_denoised") and _conditions_on_a_picture(extra_args["image_cond"])
+        a1111 = getattr(p.sd_model, "forge_objects", None) is None
+        self._needs_both_halves = a1111 and _conditions_on_a_picture(extra_args["image_cond"])
         prompts = _prompts_per_picture(extra_args["cond"])
         self.pair_evaluations = prompts + 1
         self.evaluations = prompts + 1 if self._needs_both_halves else prompts

@@ -117,7 +117,8 @@ def plotted(host, x, y, settings):
         listed = knob.kind is bool or bool(knob.choices)
         number = labels.index(f"[Noise Order] {knob.label}")
         args += [number, "" if listed else values, values.split(", ") if listed else []]
-    args += [0, "", [], False, True, False, False, False, False, False, 0, False]
+    _legend, _single_pictures, *others = (arg["value"] for arg in script["args"][9:])  # of which some hosts have one more
+    args += [0, "", [], False, True, *others]
     payload = {**host.defaults(), "script_name": "x/y/z plot", "script_args": args, **noise_order(**settings)}
     answer = host.server.post("/sdapi/v1/txt2img", payload)
     infotexts = json.loads(answer["info"])["infotexts"]
