@@ -29,6 +29,16 @@ TITLES = {"A1111": "A1111", "FORGE": "Forge", "REFORGE": "reForge", "NEO": "Forg
 DOES_NOT_APPLY = "does not apply"
 WORKS, NOT_THERE, FAILS = "works", "not there", "fails"
 _NOT_RUN = "not run"
+_WHY_NOT_RUN = (
+    ("model: Flux", ("A1111", "REFORGE", "CLASSIC"), "this host does not load Flux"),
+    ("model: Wan", ("A1111", "FORGE", "REFORGE", "CLASSIC"), "this host does not load Wan"),
+    ("model: SD3", ("CLASSIC", "NEO"), "this host does not load SD3"),
+    ("model: SD2", ("NEO", "CLASSIC"), "this host does not load SD2"),
+    ("model: ", tuple(TITLES), "no checkpoint of this kind that is small enough was at hand for this host"),
+    ("API through webuiapi", tuple(TITLES), "tried on A1111 only: a matter of the client, not of the host"),
+    ("", tuple(TITLES), "tried on A1111 only, for want of time"),
+)
+"""Reasons for a path that has not been run on a host: by the beginning of its name and the hosts, the first that fits."""
 _WORST_FIRST = (FAILS, WORKS, NOT_THERE)
 INTRODUCTION = """# Compatibility
 
@@ -88,8 +98,9 @@ def rendered(cells: list[Cell]) -> str:
     lines = [INTRODUCTION, *_table_of_hosts(cells, hosts)]
     lines += ["", "| path | " + " | ".join(TITLES[host] for host in hosts) + " |", "|---" * (len(hosts) + 1) + "|"]
     for path in dict.fromkeys(cell.path for cell in cells):
-        row = [[cell for cell in cells if cell.path == path and cell.host == host] for host in hosts]
-        lines.append(f"| {path} | " + " | ".join(_summary(results, reasons) for results in row) + " |")
+        row = {host: [cell for cell in cells if cell.path == path and cell.host == host] for host in hosts}
+        summaries = [_summary(results, reasons) or _not_run(path, host, reasons) for host, results in row.items()]
+        lines.append(f"| {path} | " + " | ".join(summaries) + " |")
     if reasons:
         lines += ["", "## Reasons", "", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))]
     return "\n".join(lines) + "\n"
@@ -107,10 +118,8 @@ def _table_of_hosts(cells: list[Cell], hosts: list[str]) -> list[str]:
 
 
 def _summary(results: list[Cell], reasons: list[str]) -> str:
-    """One host's results of one path in a few words; their reasons are numbered in `reasons`."""
+    """One host's results of one path in a few words, "" where there are none; their reasons are numbered in `reasons`."""
     results = [cell for cell in results if not cell.does_not_apply] or results
-    if not results:
-        return _NOT_RUN
     parts = []
     alike = len({cell.outcome for cell in results}) == 1
     for outcome in _WORST_FIRST:
@@ -121,6 +130,11 @@ def _summary(results: list[Cell], reasons: list[str]) -> str:
         where = "" if alike else f" ({', '.join(cell.checkpoint for cell in cells)})"
         parts.append(outcome + where + "".join(f" [{number}]" for number in numbers))
     return "; ".join(parts)
+
+
+def _not_run(path: str, host: str, reasons: list[str]) -> str:
+    reason = next(why for beginning, hosts, why in _WHY_NOT_RUN if path.startswith(beginning) and host in hosts)
+    return f"{_NOT_RUN} [{_number(reason, reasons)}]"
 
 
 def _number(reason: str, reasons: list[str]) -> int:

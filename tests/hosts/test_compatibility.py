@@ -44,7 +44,7 @@ def test_the_table_tells_outcome_checkpoint_and_reason():
     ]
     text = rendered(cells)
     assert "| hires fix | works (sd15) [1]; not there (flux) [2] | fails [1] |" in text
-    assert "| refiner | not run | works |" in text
+    assert "| refiner | not run [3] | works |" in text
     assert "1. drawn twice\n2. Flux has no negative prompt\n" in text
     assert "| Forge | 01234567 | sd15 | 2026-01-01 | 1 | 0 | 0 |" in text
 
