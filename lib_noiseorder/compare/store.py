@@ -181,7 +181,7 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".{path.name}.part{path.suffix}")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")  # processes share the folder
     try:
         yield part
         with part.open("rb+") as file:

@@ -144,7 +144,7 @@ class RealHost:
         payload = {**self.defaults(), **payload}
         if payload.get("enable_hr"):
             # A1111 fails on Latent with inpaint checkpoints; Neo has none
-            upscaler = "Lanczos" if "inpaint" in self.checkpoint or self.server.name == "NEO" else "Latent"
+            upscaler = "None" if self.server.name == "NEO" else "Lanczos" if "inpaint" in self.checkpoint else "Latent"
             payload = {"hr_upscaler": upscaler, "hr_scale": 1.5, "denoising_strength": 0.7, **payload}
             if self.server.name in _ASKS_FOR_MODULES:
                 payload["hr_additional_modules"] = ["Use same choices"]
@@ -152,7 +152,8 @@ class RealHost:
             payload.pop("prompt")
         answer = self.server.post(path, payload)
         infotexts = json.loads(answer["info"])["infotexts"]
-        return decoded(answer["images"], infotexts, payload["batch_size"] * payload["n_iter"])
+        images = answer["images"][: len(infotexts)]  # Forge appends what its ControlNet saw
+        return decoded(images, infotexts, payload["batch_size"] * payload["n_iter"])
 
     def defaults(self) -> dict:
         override = {"sd_model_checkpoint": self.checkpoint}

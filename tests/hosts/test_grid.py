@@ -117,8 +117,8 @@ def plotted(host, x, y, settings):
         listed = knob.kind is bool or bool(knob.choices)
         number = labels.index(f"[Noise Order] {knob.label}")
         args += [number, "" if listed else values, values.split(", ") if listed else []]
-    _legend, _single_pictures, *others = (arg["value"] for arg in script["args"][9:])  # of which some hosts have one more
-    args += [0, "", [], False, True, *others]
+    wanted = {"Draw legend": False, "Include Sub Images": True}  # the hosts' further arguments differ
+    args += [0, "", [], *(wanted.get(arg["label"], arg["value"]) for arg in script["args"][9:])]
     payload = {**host.defaults(), "script_name": "x/y/z plot", "script_args": args, **noise_order(**settings)}
     answer = host.server.post("/sdapi/v1/txt2img", payload)
     infotexts = json.loads(answer["info"])["infotexts"]

@@ -126,6 +126,12 @@ def script(title, *args):
     return {"script_name": title, "script_args": list(args)}
 
 
+def sd_upscale(host):
+    """The hosts' run() take different arguments."""
+    args = {"CLASSIC": (16, "Lanczos", 1.5), "NEO": (16, "None", 1.5, False)}.get(host.server.name, ("", 16, "Lanczos", 1.5))
+    return script("sd upscale", *args)
+
+
 def always_on(title, *args):
     return {"alwayson_scripts": {title: {"args": list(args)}}}
 
@@ -181,7 +187,7 @@ PATHS = [
     Path("refiner", payload=lambda host: {"refiner_checkpoint": second(host), "refiner_switch_at": 0.5, "steps": 6},
          needs=a_second_checkpoint),
     Path("loopback", "img2img", script("loopback", 2, 0.5, "Linear", "None"), needs=a_script("loopback"), counted=False),
-    Path("SD upscale", "img2img", script("sd upscale", "", 16, "Lanczos", 1.5), needs=a_script("sd upscale"), counted=False),
+    Path("SD upscale", "img2img", sd_upscale, needs=a_script("sd upscale"), counted=False),
     Path("outpainting: poor man's", "img2img", script("poor man's outpainting", 32, 4, 0, ["left"]),
          needs=a_script("poor man's outpainting"), counted=False),
     Path("outpainting: mk2", "img2img", script("outpainting mk2", "", 64, 4, ["left"], 1.0, 0.05),

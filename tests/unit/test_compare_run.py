@@ -359,3 +359,14 @@ def test_a_file_that_cannot_be_repeated(tmp_path, capsys, content):
     (tmp_path / "x.json").write_text(content)
     assert main(["compare", "--repeat", str(tmp_path / "x.json"), "--webui", "http://127.0.0.1:9"]) == 2
     assert "x.json" in capsys.readouterr().err
+
+
+def test_two_processes_may_write_the_same_file_at_once(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    with store._whole_file(path) as first:
+        first.write_text("the plan")
+        monkeypatch.setattr(store.os, "getpid", lambda: -1)
+        with store._whole_file(path) as second:
+            second.write_text("the plan")
+        assert first.exists()
+    assert path.read_text() == "the plan" and list(tmp_path.iterdir()) == [path]

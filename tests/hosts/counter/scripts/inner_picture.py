@@ -19,8 +19,8 @@ class InnerPicture(scripts.Script):
             return
         inner = processing.StableDiffusionProcessingImg2Img(
             init_images=[shown.image], prompt=p.prompt, seed=p.seed, steps=p.steps, cfg_scale=p.cfg_scale, width=p.width,
-            height=p.height, sampler_name=p.sampler_name, scheduler=p.scheduler, denoising_strength=0.7,
-            do_not_save_samples=True, do_not_save_grid=True,
+            height=p.height, sampler_name=p.sampler_name, denoising_strength=0.7,
+            do_not_save_samples=True, do_not_save_grid=True, **({"scheduler": p.scheduler} if hasattr(p, "scheduler") else {}),
         )  # fmt: skip
         inner.scripts, inner.script_args, inner.is_inner_picture = p.scripts, p.script_args, True
         shown.image = processing.process_images(inner).images[0]
