@@ -36,7 +36,7 @@ _WHY_NOT_RUN = (
     ("model: SD2", ("NEO", "CLASSIC"), "this host does not load SD2"),
     ("model: ", tuple(TITLES), "no checkpoint of this kind that is small enough was at hand for this host"),
     ("API through webuiapi", tuple(TITLES), "tried on A1111 only: a matter of the client, not of the host"),
-    ("", tuple(TITLES), "tried on A1111 only, for want of time"),
+    ("", tuple(TITLES), "not tried on this host, for want of time"),
 )
 """Reasons for a path that has not been run on a host: by the beginning of its name and the hosts, the first that fits."""
 _WORST_FIRST = (FAILS, WORKS, NOT_THERE)

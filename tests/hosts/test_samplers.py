@@ -14,6 +14,8 @@ def listed(host, what):
     if isinstance(host, DoubleHost):
         return {"samplers": ["Euler", "Euler a"], "schedulers": []}[what]
     found = requests.get(f"{host.server.url}/sdapi/v1/{what}", timeout=60)
+    if not found.ok:
+        pytest.skip(f"this host has no list of {what} in its API")
     return [one["label" if what == "schedulers" else "name"] for one in found.json()]
 
 
