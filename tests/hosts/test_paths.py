@@ -280,7 +280,7 @@ def test_a_seed_gives_the_same_picture_alone_and_in_a_batch(host, path):
             without = path.make(host, seed=1 + index)
             apart = abs(alone.pictures[0] - ordered.pictures[index]).max()
             hosts_own = abs(without.pictures[0] - plain.pictures[index]).max()
-            if hosts_own > 8:
+            if host.img2img_noise and hosts_own > 8:  # only where the host is known to draw from an unseeded generator
                 pytest.skip("this host itself makes another picture of a seed in a batch here")
             assert apart <= max(1, own, hosts_own) + 1, f"picture {index + 1} with {batch}"
 
