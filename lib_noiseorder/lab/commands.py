@@ -12,7 +12,7 @@ from ..progress import Bar
 
 _MODELS = ("eps", "flow", "distilled")
 _FAMILIES = ("eps", "flow")
-_CHECKPOINTS = {"shapes-sd1": "sd1", "shapes-flux": "flux"}
+_CHECKPOINTS = {"shapes-sd1": "sd1_training", "shapes-flux": "flux"}
 """Models in other programs' formats, with the module that makes each."""
 _TABLE_ARMS = (
     "plain,automatic,light,paper,equal-cost,wrong-prompt,steps:24,steps:32,scale:0.9,scale:0.8,erasure:16,"

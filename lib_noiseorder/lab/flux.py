@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from . import sd1, world
 from .optimiser import Averaged, Log, LossLog, Optimiser, clock
+from .sd1_training import encoded
 from .world import Prompt
 
 if TYPE_CHECKING:
@@ -286,7 +287,7 @@ def train(minutes: float, seed: int, out: Path, log: Log = print, pictures: int 
     if not minutes > 0:
         raise ValueError(f"minutes = {minutes} is not above 0")
     averaged = ShapesFlux.untrained()
-    latents, prompts = sd1.encoded(averaged.sd1, pictures, 1, log)
+    latents, prompts = encoded(averaged.sd1, pictures, 1, log)
     torch.manual_seed(seed)
     live = ShapesFlux.untrained()
     train_text(live, minutes * _TEXT_SHARE, seed, log)

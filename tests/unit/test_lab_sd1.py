@@ -12,7 +12,7 @@ from safetensors.torch import load
 pytest.importorskip("diffusers", reason="the SD1-format model is built from diffusers' modules")
 pytest.importorskip("transformers", reason="the SD1-format model uses transformers' text encoder")
 
-from lib_noiseorder.lab import sd1
+from lib_noiseorder.lab import sd1, sd1_training
 from lib_noiseorder.lab.oracle import Oracle
 from lib_noiseorder.lab.world import Prompt
 
@@ -87,8 +87,8 @@ def test_training_pictures_are_encoded_with_their_prompts(model, monkeypatch):
         return few.pictures, few.prompts
 
     few.pictures, few.prompts = sd1.dataset(3, seed=4)
-    monkeypatch.setattr(sd1, "dataset", few)
-    latents, prompts = sd1.encoded(model, 1500, 7, print)
+    monkeypatch.setattr(sd1_training, "dataset", few)
+    latents, prompts = sd1_training.encoded(model, 1500, 7, print)
     assert asked == [(1000, 8000), (1000, 8001)]
     assert prompts == 2 * few.prompts and torch.allclose(latents[3:], model.encode(few.pictures), atol=1e-5)
 
