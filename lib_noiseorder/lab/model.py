@@ -46,6 +46,11 @@ class LabModel:
         self.net.eval().requires_grad_(False).to(self.device)
         self._alpha_bar = alpha_bar()
 
+    @property
+    def room(self) -> int:
+        """How many latents of every picture one call of the sampler holds: with the prompt, and without where it is asked."""
+        return 1 if self.guidance == 1 else 2
+
     def level(self, timestep: float) -> NoiseLevel:
         """The noise level at a fraction of the schedule: 1 is the noisiest, 0 the cleanest."""
         if self.family == "flow":
@@ -113,15 +118,14 @@ class LabDenoiser:
 
     def __init__(self, model: LabModel, prompts: list[Prompt]):
         self._model, self._tokens = model, to_tokens(prompts).to(model.device)
-        self._room = 1 if model.guidance == 1 else 2
 
     def __call__(self, noise: Tensor, timestep: float) -> Tensor:
         return next(self.several(noise, [timestep]))
 
     def several(self, noise: Tensor, timesteps: Sequence[float]) -> Iterator[Tensor]:
         model = self._model
-        for start in range(0, len(timesteps), self._room):
-            asked = timesteps[start : start + self._room]
+        for start in range(0, len(timesteps), model.room):
+            asked = timesteps[start : start + model.room]
             times = torch.tensor(asked, dtype=torch.float32, device=noise.device).repeat_interleave(len(noise))
             answers = model.predict(noise.repeat(len(asked), 1, 1, 1), times, self._tokens.repeat(len(asked), 1))
             model.evaluations += len(asked) - 1

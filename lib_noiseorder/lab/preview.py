@@ -18,7 +18,7 @@ class LabPreview:
         self._model, self._tokens = model, to_tokens(prompts).to(model.device)
         self._timesteps = model.timesteps()
         self.family, self.guidance, self.follows = model.family, model.guidance, True
-        self.room = 1 if model.guidance == 1 else 2  # as large as the sampler's own calls
+        self.room = model.room
         self.levels = [model.level(timestep) for timestep in self._timesteps]
         self._timestep_of = dict(zip(self.levels, self._timesteps))
 
