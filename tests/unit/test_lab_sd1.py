@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.resources import files
 
 import numpy as np
@@ -12,9 +13,11 @@ from safetensors.torch import load
 pytest.importorskip("diffusers", reason="the SD1-format model is built from diffusers' modules")
 pytest.importorskip("transformers", reason="the SD1-format model uses transformers' text encoder")
 
+from lib_noiseorder.denoiser import NoiseLevel, clean
 from lib_noiseorder.lab import sd1, sd1_training
+from lib_noiseorder.lab.model import alpha_bar
 from lib_noiseorder.lab.oracle import Oracle
-from lib_noiseorder.lab.world import Prompt
+from lib_noiseorder.lab.world import RELATIONS, Prompt
 
 WEIGHTS = files("lib_noiseorder.lab").joinpath("weights")
 MEGABYTE = 1_000_000
@@ -93,6 +96,35 @@ def test_training_pictures_are_encoded_with_their_prompts(model, monkeypatch):
     assert prompts == 2 * few.prompts and torch.allclose(latents[3:], model.encode(few.pictures), atol=1e-5)
 
 
+def test_training_goes_through_all_of_its_stages(tmp_path, monkeypatch):
+    few, prompts = sd1.dataset(40, seed=8)
+    monkeypatch.setattr(sd1_training, "dataset", lambda count, seed: (few, prompts))
+    said = []
+    monkeypatch.setattr(sd1_training.LossLog, "add", lambda log, step, progress, loss: said.append((log._what, loss)))
+    sd1_training.train(0.5, 3, tmp_path / "trained.safetensors", lambda line: None, pictures=1000)
+    trained = sd1.ShapesSD1.load(tmp_path / "trained.safetensors")
+    assert {what for what, _ in said} == {"text", "UNet"} and all(np.isfinite(loss) for _, loss in said)
+    assert torch.isfinite(trained.sample(torch.randn(1, 4, sd1.LATENT, sd1.LATENT), ["red circle"], steps=2)).all()
+
+
+def test_the_checkpoint_knows_left_from_right_and_above_from_below(model):
+    pictures, prompts = sd1.dataset(120, seed=9)
+    related = [index for index, prompt in enumerate(prompts) if prompt.relation]
+    opposite = dict(zip(RELATIONS, (RELATIONS[1], RELATIONS[0], RELATIONS[3], RELATIONS[2])))
+    latents = model.encode(pictures[related])
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+    level = NoiseLevel.variance_preserving(alpha_bar()[900].item())
+
+    def errors(prompts):
+        x = level.alpha * latents + level.sigma * noise
+        eps = model.unet(x, 900, model.condition([str(prompt) for prompt in prompts])).sample
+        return (clean(eps, x, level, "eps") - latents).square().mean((1, 2, 3))
+
+    asked = [prompts[index] for index in related]
+    wrong = errors([replace(prompt, relation=opposite[prompt.relation]) for prompt in asked])
+    assert (errors(asked) < wrong).float().mean() > 0.9
+
+
 def test_names_survive_the_way_to_ldm_and_back(model):
     again = sd1.ShapesSD1.untrained()
     again.load_ldm(model.to_ldm(torch.float32))
@@ -149,8 +181,8 @@ def test_every_wording_says_its_prompt():
         assert Prompt.parse(sd1.wording(prompt, rng)) == prompt
 
 
-def test_plain_noise_gives_what_is_asked_for_far_more_often_than_by_chance(model):
-    assert sd1.score(model, pairs=48, seed=5, steps=12) > 15
+def test_plain_noise_gives_what_is_asked_for(model):
+    assert sd1.score(model, pairs=48, seed=5, steps=12) > 85
 
 
 def test_the_pipeline_draws_the_same_picture_from_the_same_noise(model):
