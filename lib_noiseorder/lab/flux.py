@@ -203,7 +203,6 @@ _INNER = re.compile(
     r"|SelfAttention\.[qkvo]|DenseReluDense\.w.*|self_attn.*|mlp.*)\.weight$"
 )
 """The tensors that Muon trains."""
-_OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 _SIDES = (*range(1, len(world.COUNTS) + 1), *world.RELATIONS)
 _ANSWERS = (len(_SIDES), len(world.COLOURS), len(world.SHAPES))
 """How many answers there are to what `_said` tells of a thing."""
@@ -255,7 +254,7 @@ def _said(prompt: Prompt) -> list[tuple[int, int, int]]:
     if not prompt.relation:
         return [(_SIDES.index(prompt.count), colour, shape)] * 2
     other_colour, other_shape = world.COLOURS.index(prompt.other_colour), world.SHAPES.index(prompt.other_shape)
-    opposite = _SIDES.index(_OPPOSITE[prompt.relation])
+    opposite = _SIDES.index(world.OPPOSITE[prompt.relation])
     return [(_SIDES.index(prompt.relation), colour, shape), (opposite, other_colour, other_shape)]
 
 

@@ -172,8 +172,8 @@ def train_unet(
     generator, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     live = ShapesSD1.untrained()
     live.unet.to(memory_format=torch.channels_last)
-    parameters = [*live.unet.parameters(), *live.text.parameters()]
     named = [*live.unet.named_parameters(), *live.text.named_parameters()]
+    parameters = [parameter for _, parameter in named]
     if foreteller is not None:
         named += foreteller.named_parameters()
     averaged = [*model.unet.requires_grad_(False).parameters(), *model.text.requires_grad_(False).parameters()]
@@ -242,5 +242,5 @@ def train(
     if start is None:
         train_vae(model, minutes / 4, seed, log)
     latents, prompts = encoded(model, pictures, seed, log)
-    foreteller = None if start else train_text(model, latents, prompts, minutes / 12, seed, log)
+    foreteller = train_text(model, latents, prompts, minutes / 12, seed, log) if start is None else None
     train_unet(model, foreteller, latents, prompts, minutes - (time.monotonic() - began) / 60, seed, out, log)

@@ -19,6 +19,7 @@ SIZE = 24
 COLOURS = ("red", "green", "blue", "yellow")
 SHAPES = ("circle", "square", "triangle")
 RELATIONS = ("left of", "right of", "above", "below")
+OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 COUNTS = ("a", "two", "three")
 RARE_PAIRS = {("blue", "triangle"), ("yellow", "circle"), ("green", "square")}
 RGB = np.array([[0.86, 0.12, 0.12], [0.10, 0.70, 0.16], [0.12, 0.22, 0.88], [0.92, 0.84, 0.10]], np.float32)

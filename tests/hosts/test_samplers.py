@@ -14,8 +14,8 @@ def listed(host, what):
     if isinstance(host, DoubleHost):
         return {"samplers": ["Euler", "Euler a"], "schedulers": []}[what]
     found = requests.get(f"{host.server.url}/sdapi/v1/{what}", timeout=60)
-    if found.status_code == 404:
-        pytest.skip(f"this host has no list of {what} in its API")
+    if what == "schedulers" and found.status_code == 404:
+        pytest.skip("this host has no list of schedulers in its API")
     found.raise_for_status()
     return [one["label" if what == "schedulers" else "name"] for one in found.json()]
 

@@ -17,7 +17,7 @@ from lib_noiseorder.denoiser import NoiseLevel, clean
 from lib_noiseorder.lab import sd1, sd1_training
 from lib_noiseorder.lab.model import alpha_bar
 from lib_noiseorder.lab.oracle import Oracle
-from lib_noiseorder.lab.world import RELATIONS, Prompt
+from lib_noiseorder.lab.world import OPPOSITE, Prompt
 
 WEIGHTS = files("lib_noiseorder.lab").joinpath("weights")
 MEGABYTE = 1_000_000
@@ -110,7 +110,6 @@ def test_training_goes_through_all_of_its_stages(tmp_path, monkeypatch):
 def test_the_checkpoint_knows_left_from_right_and_above_from_below(model):
     pictures, prompts = sd1.dataset(120, seed=9)
     related = [index for index, prompt in enumerate(prompts) if prompt.relation]
-    opposite = dict(zip(RELATIONS, (RELATIONS[1], RELATIONS[0], RELATIONS[3], RELATIONS[2])))
     latents = model.encode(pictures[related])
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
     level = NoiseLevel.variance_preserving(alpha_bar()[900].item())
@@ -121,7 +120,7 @@ def test_the_checkpoint_knows_left_from_right_and_above_from_below(model):
         return (clean(eps, x, level, "eps") - latents).square().mean((1, 2, 3))
 
     asked = [prompts[index] for index in related]
-    wrong = errors([replace(prompt, relation=opposite[prompt.relation]) for prompt in asked])
+    wrong = errors([replace(prompt, relation=OPPOSITE[prompt.relation]) for prompt in asked])
     assert (errors(asked) < wrong).float().mean() > 0.9
 
 
