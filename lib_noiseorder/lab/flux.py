@@ -1,8 +1,8 @@
 """The shapes world in FLUX.1's format: a shrunk flow transformer that diffusers' own FluxPipeline runs.
 
-Pictures and VAE are those of `sd1` (96×96 pixels, latents 4×12×12, packed to 36 tokens of 16). Transformer, T5 encoder and
-CLIP text encoder (for the pooled vector) are FLUX.1's, shrunk; there is no distilled guidance (as in schnell), so
-`true_cfg_scale` is the only one. Needs `diffusers` and `transformers`, imported where they are used.
+The VAE is that of `sd1`; the pictures are half as large as there (96×96 pixels, latents 4×12×12, packed to 36 tokens of
+16). Transformer, T5 encoder and CLIP text encoder (for the pooled vector) are FLUX.1's, shrunk; there is no distilled guidance
+(as in schnell), so `true_cfg_scale` is the only one. Needs `diffusers` and `transformers`, imported where they are used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from .world import Prompt
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
-SIZE = sd1.SIZE
+_SCALE = 4
+SIZE = world.SIZE * _SCALE
 """Pictures are SIZE×SIZE RGB."""
 STEPS = 16
 GUIDANCE = 4.0
@@ -36,7 +37,8 @@ GUIDANCE = 4.0
 PROMPT_TOKENS = 12
 """The pipeline's `max_sequence_length`: the longest prompt, and what the model was trained with."""
 
-_SIDE = sd1.LATENT // 2
+_SIDE = SIZE // 16
+"""Tokens per side."""
 _WORDS = (
     "<pad>", "</s>", "<unk>", "a", "an", "the", "to", "is", "of", "left", "right", "above", "below", "two", "three", "red",
     "green", "blue", "yellow", "circle", "circles", "square", "squares", "triangle", "triangles", ",", ".",
@@ -286,7 +288,7 @@ def train(minutes: float, seed: int, out: Path, log: Log = print, pictures: int 
     if not minutes > 0:
         raise ValueError(f"minutes = {minutes} is not above 0")
     averaged = ShapesFlux.untrained()
-    latents, prompts = encoded(averaged.sd1, pictures, 1, log)
+    latents, prompts = encoded(averaged.sd1, pictures, 1, log, _SCALE)
     torch.manual_seed(seed)
     live = ShapesFlux.untrained()
     train_text(live, minutes * _TEXT_SHARE, seed, log)

@@ -1,8 +1,9 @@
 """The shapes world in Stable Diffusion 1's own format: a checkpoint that a WebUI loads and that draws what it is told.
 
-Pictures are the world's, four times as large (96×96 pixels, 12×12 latents). Text encoder, UNet and VAE are SD1's, shrunk:
-diffusers' and transformers' modules in memory, ldm names ("model.diffusion_model.…") in the file, with a `.yaml` beside it
-that tells a WebUI the sizes. Needs `diffusers` and `transformers`, imported where they are used.
+Pictures are the world's, eight times as large (192×192 pixels): a latent (24×24) has as many places as the world's own
+pictures. Text encoder, UNet and VAE are SD1's, shrunk: diffusers' and transformers' modules in memory, ldm names
+("model.diffusion_model.…") in the file, with a `.yaml` beside it that tells a WebUI the sizes. Needs `diffusers` and
+`transformers`, imported where they are used.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .world import Prompt, Thing
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-SCALE = 4
+SCALE = 8
 """Pixels per side of one of the world's pixels."""
 SIZE = world.SIZE * SCALE
 """Pictures are SIZE×SIZE RGB; ask the WebUI for this width and height."""
@@ -39,6 +40,8 @@ GUIDANCE = 4.0
 """A good classifier-free guidance scale."""
 STEPS = 20
 _RADII = (3.0, 3.5, 4.0)
+_FEW = 4
+"""Pictures that the VAE takes at once: a CPU is slower with more of them."""
 
 TOKEN_LENGTH, VOCABULARY = 77, 49408
 _BEGIN, _END = 49406, 49407
@@ -102,14 +105,15 @@ def wording(prompt: Prompt, rng: np.random.Generator) -> str:
     return text
 
 
-def render(things: list[Thing], rng: np.random.Generator) -> np.ndarray:
-    """`world.render` with SCALE times as many pixels: a picture [SIZE, SIZE, 3] in 0..1."""
-    picture = np.full((SIZE, SIZE, 3), rng.uniform(0.30, 0.62), np.float32) + rng.uniform(-0.02, 0.02, 3).astype(np.float32)
+def render(things: list[Thing], rng: np.random.Generator, scale: int = SCALE) -> np.ndarray:
+    """`world.render` with `scale` times as many pixels per side: a picture [S, S, 3] in 0..1."""
+    size = scale * world.SIZE
+    picture = np.full((size, size, 3), rng.uniform(0.30, 0.62), np.float32) + rng.uniform(-0.02, 0.02, 3).astype(np.float32)
     for thing in things:
-        mask = _mask(thing.shape, _RADII[rng.integers(len(_RADII))])[..., None]
+        mask = _mask(thing.shape, _RADII[rng.integers(len(_RADII))], scale)[..., None]
         colour = world.RGB[world.COLOURS.index(thing.colour)] + rng.uniform(-0.06, 0.06, 3).astype(np.float32)
         half = mask.shape[0] // 2
-        top, left = round((thing.y + 0.5) * SCALE) - half, round((thing.x + 0.5) * SCALE) - half
+        top, left = round((thing.y + 0.5) * scale) - half, round((thing.x + 0.5) * scale) - half
         rows, columns = slice(max(top, 0), top + 2 * half), slice(max(left, 0), left + 2 * half)
         region = picture[rows, columns]
         part = mask[max(-top, 0) :, max(-left, 0) :][: region.shape[0], : region.shape[1]]
@@ -118,10 +122,10 @@ def render(things: list[Thing], rng: np.random.Generator) -> np.ndarray:
 
 
 @cache
-def _mask(shape: str, radius: float, supersampling: int = 4) -> np.ndarray:
-    """Coverage of a shape of this radius (in the world's pixels) at this module's scale."""
-    side = 2 * math.ceil((radius + 0.5) * SCALE)
-    grid = ((np.arange(side * supersampling) + 0.5) / supersampling - side / 2) / SCALE
+def _mask(shape: str, radius: float, scale: int, supersampling: int = 4) -> np.ndarray:
+    """Coverage of a shape of this radius (in the world's pixels) at this scale."""
+    side = 2 * math.ceil((radius + 0.5) * scale)
+    grid = ((np.arange(side * supersampling) + 0.5) / supersampling - side / 2) / scale
     x, y = np.meshgrid(grid, grid)
     if shape == "circle":
         inside = x**2 + y**2 <= radius**2
@@ -133,13 +137,13 @@ def _mask(shape: str, radius: float, supersampling: int = 4) -> np.ndarray:
     return inside.reshape(side, supersampling, side, supersampling).mean((1, 3)).astype(np.float32)
 
 
-def dataset(count: int, seed: int) -> tuple[np.ndarray, list[Prompt]]:
-    """Pictures [count, SIZE, SIZE, 3] uint8 of the training distribution and their prompts."""
+def dataset(count: int, seed: int, scale: int = SCALE) -> tuple[np.ndarray, list[Prompt]]:
+    """Pictures [count, S, S, 3] uint8 of the training distribution, `scale` times as large as the world's; their prompts."""
     rng = np.random.default_rng(seed)
     prompts = [world.random_prompt(rng) for _ in range(count)]
-    pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    pictures = np.empty((count, *2 * (scale * world.SIZE,), 3), np.uint8)
     for picture, prompt in zip(pictures, prompts):
-        picture[:] = np.round(render(world.place(prompt, rng), rng) * 255)
+        picture[:] = np.round(render(world.place(prompt, rng), rng, scale) * 255)
     return pictures, prompts
 
 
@@ -155,7 +159,7 @@ def for_oracle(pictures: Tensor | np.ndarray) -> Tensor:
 
 
 def for_vae(pictures: Tensor) -> Tensor:
-    """uint8 pictures [B, SIZE, SIZE, 3] as the VAE takes them: [B, 3, SIZE, SIZE] in −1..1."""
+    """uint8 pictures [B, S, S, 3] as the VAE takes them: [B, 3, S, S] in −1..1."""
     return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -247,14 +251,14 @@ class ShapesSD1:
 
     @torch.no_grad()
     def encode(self, pictures: np.ndarray) -> Tensor:
-        """uint8 pictures [B, SIZE, SIZE, 3] → latents [B, 4, LATENT, LATENT] of about unit variance."""
+        """uint8 pictures [B, S, S, 3] → latents [B, 4, S/8, S/8] of about unit variance."""
         x = for_vae(torch.from_numpy(pictures).to(self.vae.device))
-        return self.vae.encode(x).latent_dist.mode() * LATENT_SCALE
+        return torch.cat([self.vae.encode(part).latent_dist.mode() for part in x.split(_FEW)]) * LATENT_SCALE
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, chunk: int = 32) -> Tensor:
-        """Latents → pictures [B, 3, SIZE, SIZE] in 0..1."""
-        parts = [self.vae.decode(part / LATENT_SCALE).sample for part in latents.split(chunk)]
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [B, 4, S/8, S/8] → pictures [B, 3, S, S] in 0..1."""
+        parts = [self.vae.decode(part / LATENT_SCALE).sample for part in latents.split(_FEW)]
         return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
