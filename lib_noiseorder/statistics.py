@@ -86,11 +86,21 @@ def pairs_needed(differences: np.ndarray, groups: np.ndarray, power: float = 0.8
 
 def diversity(features: np.ndarray, groups: np.ndarray) -> float | None:
     """Mean distance between the features [N, F] of pictures of the same group; None if no group has two."""
-    distances = []
-    for group in np.unique(groups):
-        rows = features[groups == group]
-        distances += [float(np.linalg.norm(rows[i] - rows[j])) for i in range(len(rows)) for j in range(i)]
-    return float(np.mean(distances)) if distances else None
+    distances, _ = _distances(features, groups)
+    return float(distances.mean()) if len(distances) else None
+
+
+def diversity_change(features: np.ndarray, before: np.ndarray, groups: np.ndarray) -> tuple[float, float, float] | None:
+    """How much the diversity of `features` [N, F] differs from that of `before` [N, F], in percent of the latter.
+
+    Returns:
+        Mean, lower and upper end of the 95 % interval (groups resampled); None if no group has two pictures.
+    """
+    distances, members = _distances(features, groups)
+    if not len(distances):
+        return None
+    earlier, _ = _distances(before, groups)
+    return bootstrap(100 * (distances - earlier) / earlier.mean(), members)
 
 
 def frechet(features: np.ndarray, reference: np.ndarray) -> float:
@@ -110,3 +120,14 @@ def _sums(differences: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.n
     """Sum of the differences and number of pictures of every group."""
     _, member = np.unique(groups, return_inverse=True)
     return np.bincount(member, differences), np.bincount(member)
+
+
+def _distances(features: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distances between the features [N, F] of any two pictures of a group, and the group of each distance."""
+    distances, members = [], []
+    for group in np.unique(groups):
+        rows = features[groups == group]
+        here = [float(np.linalg.norm(rows[i] - rows[j])) for i in range(len(rows)) for j in range(i)]
+        distances += here
+        members += [group] * len(here)
+    return np.array(distances), np.array(members)

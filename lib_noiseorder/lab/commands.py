@@ -1,10 +1,11 @@
-"""`noiseorder lab train | evaluate | table`."""
+"""`noiseorder lab evaluate | table | train | webui`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -42,11 +43,22 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
     train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
     train.add_argument("--model", choices=(*_MODELS, *_CHECKPOINTS, "oracle"), required=True)
-    train.add_argument("--minutes", type=float, default=40, help="how long (default: %(default)s)")
+    train.add_argument("--minutes", type=_positive, default=40, help="how long (default: %(default)s)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--start", type=Path, help="weights to go on from")
     train.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
     train.set_defaults(run=_train)
+
+    webui = subparsers.add_parser("webui", help="put the checkpoint shapes-sd1 into an AUTOMATIC1111 WebUI")
+    webui.add_argument("folder", type=Path, help="the WebUI's folder")
+    webui.set_defaults(run=_webui)
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return number
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -83,6 +95,15 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _webui(options: argparse.Namespace) -> int:
+    from .in_webui import install
+
+    environment = install(options.folder)
+    print("shapes-sd1 is in place. Start the WebUI with")
+    print(*(f"{name}={value}" for name, value in environment.items()))
+    return 0
+
+
 def _run(options: argparse.Namespace, family: str, guidance: float | None = None):
     from .arms import Arm
     from .evaluation import evaluate
@@ -114,7 +135,7 @@ def _main(figures, details: bool) -> dict:
     main = {"all": rounded(figures.all)}
     if figures.diff is not None:
         mean, *interval = rounded(figures.diff)
-        main |= {"diff": mean, "ci": interval}
+        main |= {"diff": mean, "ci": interval, "diversity_change": rounded(figures.diversity_change)}
     return main | {"evaluations": rounded(figures.evaluations), "diversity": rounded(figures.diversity)}
 
 
@@ -129,6 +150,7 @@ def _markdown(family: str, figures: dict) -> list[str]:
 
     for name, arm in figures.items():
         variety = "" if arm.diversity is None else f"{arm.diversity:.2f}"
+        variety += f" ({points(arm.diversity_change)} %)" if arm.diversity_change else ""
         lines.append(
             f"| {name} | {arm.all:.1f} | {points(arm.diff)} | {points(arm.diff_common) or f'{arm.common:.1f} %'} | "
             f"{points(arm.diff_rare) or f'{arm.rare:.1f} %'} | {points(arm.diff_share) or f'{arm.share:.1f} %'} | "

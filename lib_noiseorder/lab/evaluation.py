@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..statistics import bootstrap, diversity, frechet
+from ..statistics import bootstrap, diversity, diversity_change, frechet
 from .arms import Arm, seed_draws
 from .model import LabModel
 from .oracle import Oracle
@@ -60,6 +60,8 @@ class Figures:
     diff_common: tuple[float, float, float] | None = None
     diff_rare: tuple[float, float, float] | None = None
     diff_share: tuple[float, float, float] | None = None
+    diversity_change: tuple[float, float, float] | None = None
+    """In percent of plain's diversity."""
 
 
 def pairs_of(count: int, seed: int) -> tuple[list[Prompt], list[int], np.ndarray]:
@@ -186,6 +188,7 @@ def _figures(outcome: Outcome, plain: Outcome, groups: np.ndarray, rare: np.ndar
         diff_common=against_plain("right", ~rare),
         diff_rare=against_plain("right", rare),
         diff_share=against_plain("share", everything),
+        diversity_change=None if outcome is plain else diversity_change(outcome.features, plain.features, groups),
     )
 
 

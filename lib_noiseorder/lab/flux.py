@@ -285,8 +285,6 @@ def train(minutes: float, seed: int, out: Path, log: Log = print, pictures: int 
         ImportError: diffusers or transformers are missing, or torch is older than 2.3.
         ValueError: minutes not positive.
     """
-    if not minutes > 0:
-        raise ValueError(f"minutes = {minutes} is not above 0")
     averaged = ShapesFlux.untrained()
     latents, prompts = encoded(averaged.sd1, pictures, 1, log, _SCALE)
     torch.manual_seed(seed)

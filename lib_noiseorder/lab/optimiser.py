@@ -14,11 +14,17 @@ Log = Callable[[str], None]
 
 
 def clock(minutes: float) -> Iterator[tuple[int, float]]:
-    """Step numbers, each with the share of the time that is over, until the time is over."""
+    """Step numbers, each with the share of the time that is over, until the time is over; at least the first.
+
+    Raises:
+        ValueError: minutes not positive.
+    """
+    if not minutes > 0:
+        raise ValueError(f"minutes = {minutes} is not above 0")
     began = time.monotonic()
     for step in itertools.count():
         progress = (time.monotonic() - began) / (60 * minutes)
-        if progress >= 1:
+        if step and progress >= 1:
             return
         yield step, progress
 

@@ -44,7 +44,7 @@ _FEW = 4
 """Pictures that the VAE takes at once: a CPU is slower with more of them."""
 
 TOKEN_LENGTH, VOCABULARY = 77, 49408
-_BEGIN, _END = 49406, 49407
+BEGIN, END = 49406, 49407
 # the world's words in CLIP's vocabulary; each is one token, but for "triangles": "tri", "angles"
 TOKEN_IDS = {
     "a": 320, "an": 550, "the": 518, "to": 531, "is": 533, "of": 539, "left": 1823, "right": 1155, "above": 4348,
@@ -52,10 +52,10 @@ TOKEN_IDS = {
     "circles": 19411, "square": 3999, "squares": 26972, "triangle": 14615, "tri": 924, "angles": 18627, ",": 267, ".": 269,
 }  # fmt: skip
 
-_TEXT = {
+TEXT = {
     "vocab_size": VOCABULARY, "max_position_embeddings": TOKEN_LENGTH, "hidden_size": 64, "intermediate_size": 128,
     "num_hidden_layers": 3, "num_attention_heads": 4, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
-    "projection_dim": 64, "bos_token_id": _BEGIN, "eos_token_id": _END, "pad_token_id": _END,
+    "projection_dim": 64, "bos_token_id": BEGIN, "eos_token_id": END, "pad_token_id": END,
 }  # fmt: skip
 _UNET = {
     "sample_size": LATENT, "in_channels": 4, "out_channels": 4, "block_out_channels": (64, 64, 128),
@@ -85,8 +85,8 @@ def token_ids(texts: list[str]) -> Tensor:
         unknown = [word for word in words if word not in TOKEN_IDS]
         if unknown:
             raise ValueError(f"{text!r}: the shapes world has no word {unknown[0]!r}; it knows {', '.join(TOKEN_IDS)}")
-        ids = [_BEGIN, *(TOKEN_IDS[word] for word in words)][: TOKEN_LENGTH - 1]
-        rows.append(ids + [_END] * (TOKEN_LENGTH - len(ids)))
+        ids = [BEGIN, *(TOKEN_IDS[word] for word in words)][: TOKEN_LENGTH - 1]
+        rows.append(ids + [END] * (TOKEN_LENGTH - len(ids)))
     return torch.tensor(rows)
 
 
@@ -186,7 +186,7 @@ class ShapesSD1:
             from transformers import CLIPTextConfig, CLIPTextModel
         except ImportError as error:
             raise ImportError(f"{error.name} is missing; pip install diffusers transformers", name=error.name) from error
-        text = CLIPTextModel(CLIPTextConfig(**_TEXT))
+        text = CLIPTextModel(CLIPTextConfig(**TEXT))
         return ShapesSD1(text, UNet2DConditionModel(**_UNET), AutoencoderKL(**_VAE))
 
     @staticmethod
@@ -283,11 +283,11 @@ def tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     begin, end = "<|startoftext|>", "<|endoftext|>"
-    words = Tokenizer(models.WordLevel({**TOKEN_IDS, begin: _BEGIN, end: _END}, unk_token=end))
+    words = Tokenizer(models.WordLevel({**TOKEN_IDS, begin: BEGIN, end: END}, unk_token=end))
     words.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("triangles", "tri angles")])
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(
-        single=f"{begin} $A {end}", special_tokens=[(begin, _BEGIN), (end, _END)]
+        single=f"{begin} $A {end}", special_tokens=[(begin, BEGIN), (end, END)]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=words, bos_token=begin, eos_token=end, unk_token=end, pad_token=end, model_max_length=TOKEN_LENGTH

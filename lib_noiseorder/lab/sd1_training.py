@@ -229,22 +229,21 @@ def train(
     measured.
 
     Args:
-        minutes: wall-clock time, of which encoding the pictures takes 8 on two cores.
+        minutes: wall-clock time, without that for encoding the pictures.
         out: the .safetensors to write, with its .yaml beside it.
         start: a checkpoint whose UNet and text encoder are to be trained on, without foretelling; its VAE stays.
-        pictures: how many to encode as training data.
+        pictures: how many to encode as training data (8 minutes for all of them on two cores).
 
     Raises:
         ImportError: diffusers or transformers are missing.
         ValueError: minutes not positive.
     """
-    if not minutes > 0:
-        raise ValueError(f"minutes = {minutes} is not above 0")
     torch.manual_seed(seed)
-    began = time.monotonic()
     model = ShapesSD1.untrained() if start is None else ShapesSD1.load(start)
+    foreteller, left = None, minutes
     if start is None:
         train_vae(model, minutes / 4, seed, log)
     latents, prompts = encoded(model, pictures, seed, log)
-    foreteller = train_text(model, latents, prompts, minutes / 12, seed, log) if start is None else None
-    train_unet(model, foreteller, latents, prompts, minutes - (time.monotonic() - began) / 60, seed, out, log)
+    if start is None:
+        foreteller, left = train_text(model, latents, prompts, minutes / 12, seed, log), minutes * 2 / 3
+    train_unet(model, foreteller, latents, prompts, left, seed, out, log)

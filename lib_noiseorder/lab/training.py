@@ -17,10 +17,9 @@ from torch.nn import functional as F
 
 from .model import LabModel, alpha_bar
 from .network import ShapesNet
+from .optimiser import Log, clock
 from .oracle import Detector
 from .world import COLOURS, NO_PROMPT, SHAPES, SIZE, Thing, dataset, render, to_latent, to_tokens
-
-Log = Callable[[str], None]
 
 _PICTURES = 50_000
 _BATCH = 64
@@ -47,8 +46,6 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
         OSError: a file cannot be read or written.
         ValueError: minutes not positive, or weights of another network.
     """
-    if not minutes > 0:
-        raise ValueError(f"--minutes = {minutes} is not above 0")
     torch.manual_seed(seed)
     device = _device()
     pictures, prompts = dataset(_PICTURES, 7)
@@ -65,10 +62,9 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
     optimizers = _optimizers(net)
     loss_of = {"eps": _eps_loss, "flow": _flow_loss}.get(family) or _distillation_loss(LabModel("flow", device))
     schedule = alpha_bar().to(device)
-    began = saved = time.monotonic()
+    saved = time.monotonic()
     losses: list[Tensor] = []
-    step = 0
-    while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
+    for step, share in clock(minutes):
         fall = 1.0 if share < _DECAY_FROM else max(0.02, (1 - share) / (1 - _DECAY_FROM))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -81,18 +77,17 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        step += 1
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - min(_EMA, step / (step + 11)))
+            torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), 1 - min(_EMA, (step + 1) / (step + 12)))
         losses.append(loss.detach())
-        if step % 200 == 0:
-            log(f"{family} step {step}: loss {torch.stack(losses).mean().item():.4f}, {share:.0%} of the time")
+        if len(losses) == 200:
+            log(f"{family} step {step + 1}: loss {torch.stack(losses).mean().item():.4f}, {share:.0%} of the time")
             losses.clear()
         if time.monotonic() - saved > _SAVE_SECONDS:
             _save(average, out)
             saved = time.monotonic()
     _save(average, out)
-    log(f"{family}: {step} steps, written {out}")
+    log(f"{family}: {step + 1} steps, written {out}")
 
 
 def _eps_loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
@@ -160,8 +155,6 @@ def train_oracle(minutes: float, seed: int, out: Path, log: Log) -> None:
         OSError: the file cannot be written.
         ValueError: minutes not positive.
     """
-    if not minutes > 0:
-        raise ValueError(f"--minutes = {minutes} is not above 0")
     torch.manual_seed(seed)
     device, rng = _device(), np.random.default_rng(seed)
     net = Detector().to(device)
@@ -169,8 +162,7 @@ def train_oracle(minutes: float, seed: int, out: Path, log: Log) -> None:
     nothing = len(COLOURS) * len(SHAPES)
     weight = torch.ones(nothing + 1, device=device)
     weight[nothing] = 0.3  # nearly every cell is empty
-    began, step = time.monotonic(), 0
-    while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
+    for step, share in clock(minutes):
         optimizer.param_groups[0]["lr"] = 6e-3 * min(1, share / 0.2) * max(0.01, 1 - share) + 1e-5
         pictures, cells = zip(*(_scene(rng) for _ in range(2 * _BATCH)))
         x = to_latent(np.round(np.stack(pictures).clip(0, 1) * 255).astype(np.uint8)).to(device)
@@ -178,12 +170,11 @@ def train_oracle(minutes: float, seed: int, out: Path, log: Log) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        step += 1
-        if step % 100 == 0:
-            log(f"oracle step {step}: loss {loss.item():.4f}, {share:.0%} of the time")
+        if step % 100 == 99:
+            log(f"oracle step {step + 1}: loss {loss.item():.4f}, {share:.0%} of the time")
     net.eval()
     save_file({name: tensor.cpu() for name, tensor in net.state_dict().items()}, out)
-    log(f"oracle: {step} steps, written {out}")
+    log(f"oracle: {step + 1} steps, written {out}")
 
 
 def _scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

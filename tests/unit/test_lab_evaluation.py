@@ -17,7 +17,7 @@ from lib_noiseorder.lab.model import LabModel
 from lib_noiseorder.lab.world import Prompt
 from lib_noiseorder.plans import AUTOMATIC, extra_evaluations
 from lib_noiseorder.selection import SelectedNoise, SelectionReport, select
-from lib_noiseorder.statistics import bootstrap, diversity, frechet
+from lib_noiseorder.statistics import bootstrap, diversity, diversity_change, frechet
 
 
 def command(*arguments: str) -> int:
@@ -46,6 +46,14 @@ def test_diversity_is_the_mean_distance_within_groups():
     features = np.array([[0.0, 0.0], [3.0, 4.0], [100.0, 0.0], [100.0, 1.0]])
     assert diversity(features, np.array([0, 0, 1, 1])) == pytest.approx(3.0)
     assert diversity(features, np.arange(4)) is None
+
+
+def test_the_change_of_diversity_is_paired_by_group_and_in_percent():
+    rng, groups = np.random.default_rng(2), np.arange(400) // 2
+    before = rng.normal(0, 1, (400, 8)) * np.repeat(rng.uniform(0.2, 5, 200), 2)[:, None]
+    mean, low, high = diversity_change(0.9 * before, before, groups)
+    assert mean == pytest.approx(-10) and low < -10 < high and high - low < 4  # the groups' own spread is not in it
+    assert diversity_change(before, before, np.arange(400)) is None
 
 
 def test_frechet_of_gaussians_with_known_moments():
@@ -95,7 +103,7 @@ def test_json_has_the_promised_shape_and_costs(family, capsys):
     found = json.loads(printed.out)["arms"]
     assert list(found) == ["plain", "automatic", "light", "equal-cost"] and "100%" in printed.err
     assert set(found["plain"]) == {"all", "evaluations", "diversity"}
-    assert set(found["automatic"]) == {"all", "diff", "ci", "evaluations", "diversity"}
+    assert set(found["automatic"]) == {"all", "diff", "ci", "evaluations", "diversity", "diversity_change"}
     assert found["plain"]["evaluations"] == 32
     assert found["automatic"]["evaluations"] == 32 + extra_evaluations(AUTOMATIC[family], 3.0) <= 32 * 1.4
     assert found["light"]["evaluations"] <= 35

@@ -69,3 +69,10 @@ def test_the_clock_counts_steps_until_the_time_is_over():
     assert [step for step, _ in steps] == list(range(len(steps))) and steps
     shares = [share for _, share in steps]
     assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] < 1
+
+
+def test_the_clock_runs_once_at_least_and_refuses_no_time():
+    assert [step for step, _ in clock(1e-12)] == [0]
+    for minutes in (0, -1, float("nan")):
+        with pytest.raises(ValueError, match=f"minutes = {minutes}"):
+            next(clock(minutes))

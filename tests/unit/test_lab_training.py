@@ -1,0 +1,56 @@
+"""Training of the lab's own networks: short runs that go through every loss, and what they write."""
+
+from importlib.resources import files
+
+import pytest
+import torch
+from safetensors.torch import load, load_file
+
+from lib_noiseorder.cli import main
+from lib_noiseorder.lab import training
+
+WEIGHTS = files("lib_noiseorder.lab") / "weights"
+SECONDS = 1 / 60
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch):
+    monkeypatch.setattr(training, "_PICTURES", 128)
+
+
+def trained(model, path, *more):
+    """What `lab train` wrote, and the packaged weights of the same name."""
+    assert main(["lab", "train", "--model", model, "--minutes", str(2 * SECONDS), "--out", str(path), *more]) == 0
+    written = load_file(path)
+    assert all(torch.isfinite(tensor).all() for tensor in written.values())
+    packaged = load(WEIGHTS.joinpath(f"{model}.safetensors").read_bytes())
+    assert {name: tensor.shape for name, tensor in written.items()} == {name: tensor.shape for name, tensor in packaged.items()}
+    return written, packaged
+
+
+def change(written, start):
+    return max((tensor.float() - start[name].float()).abs().max().item() for name, tensor in written.items())
+
+
+@pytest.mark.parametrize("model", ["eps", "flow", "oracle"])
+def test_a_training_from_nothing_writes_a_network_of_the_packaged_kind(model, tmp_path):
+    trained(model, tmp_path / "a.safetensors")
+
+
+def test_a_training_goes_on_from_given_weights(tmp_path):
+    (tmp_path / "start.safetensors").write_bytes(WEIGHTS.joinpath("eps.safetensors").read_bytes())
+    written, packaged = trained("eps", tmp_path / "a.safetensors", "--start", str(tmp_path / "start.safetensors"))
+    assert 0 < change(written, packaged) < 0.2
+
+
+def test_the_student_begins_as_its_teacher(tmp_path):
+    written, _ = trained("distilled", tmp_path / "a.safetensors")
+    assert 0 < change(written, load(WEIGHTS.joinpath("flow.safetensors").read_bytes())) < 0.2
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])
+def test_no_time_is_refused_before_anything_is_done(minutes, tmp_path, capsys):
+    with pytest.raises(SystemExit) as refused:
+        main(["lab", "train", "--model", "eps", "--minutes", minutes, "--out", str(tmp_path / "a.safetensors")])
+    assert refused.value.code == 2 and minutes in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
