@@ -54,6 +54,8 @@ class Figures:
     share: float
     evaluations: float
     diversity: float | None
+    diversity_right: float | None
+    """Of the prompts all of whose pictures are right: wrong ones differ in more than the prompt leaves open."""
     frechet: float
     diff: tuple[float, float, float] | None = None
     """Mean, lower and upper end of the 95 % interval; None for plain itself."""
@@ -176,6 +178,7 @@ def _figures(outcome: Outcome, plain: Outcome, groups: np.ndarray, rare: np.ndar
         return mean, low, high
 
     everything = np.ones_like(rare)
+    kept = np.bincount(groups, 1 - outcome.right)[groups] == 0
     return Figures(
         all=percent(outcome.right),
         common=percent(outcome.right[~rare]),
@@ -183,6 +186,7 @@ def _figures(outcome: Outcome, plain: Outcome, groups: np.ndarray, rare: np.ndar
         share=percent(outcome.share),
         evaluations=outcome.evaluations,
         diversity=diversity(outcome.features, groups),
+        diversity_right=diversity(outcome.features[kept], groups[kept]),
         frechet=frechet(outcome.features, reference),
         diff=against_plain("right", everything),
         diff_common=against_plain("right", ~rare),

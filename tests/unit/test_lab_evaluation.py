@@ -14,6 +14,7 @@ from lib_noiseorder.lab.arms import Arm, LabPreview, seed_draws
 from lib_noiseorder.lab.commands import add_commands
 from lib_noiseorder.lab.evaluation import evaluate, pairs_of
 from lib_noiseorder.lab.model import LabModel
+from lib_noiseorder.lab.oracle import Oracle
 from lib_noiseorder.lab.world import Prompt
 from lib_noiseorder.plans import AUTOMATIC, extra_evaluations
 from lib_noiseorder.selection import SelectedNoise, SelectionReport, select
@@ -54,6 +55,21 @@ def test_the_change_of_diversity_is_paired_by_group_and_in_percent():
     mean, low, high = diversity_change(0.9 * before, before, groups)
     assert mean == pytest.approx(-10) and low < -10 < high and high - low < 4  # the groups' own spread is not in it
     assert diversity_change(before, before, np.arange(400)) is None
+
+
+def test_diversity_of_right_pictures_leaves_out_prompts_with_a_wrong_one():
+    prompts, _, groups = pairs_of(6, 5)
+    features = np.arange(6.0)[:, None] ** 2 * np.ones((6, 4))  # pictures of the three prompts are 1, 5 and 9 apart, times 2
+    oracle = Oracle()
+    oracle.read = lambda x: (None, torch.randn(len(x), 4))
+
+    def right(*which):
+        return evaluation.Outcome(np.isin(np.arange(6), which) * 1.0, np.ones(6), features, 32.0)
+
+    outcomes = {"plain": right(0, 1, 2, 3), "other": right(1, 2, 5)}
+    figures = evaluation.figures_of(outcomes, prompts, groups, 1, oracle)
+    assert figures["plain"].diversity == pytest.approx(10) and figures["plain"].diversity_right == pytest.approx(6)
+    assert figures["other"].diversity_right is None and figures["other"].diversity_change == pytest.approx((0, 0, 0))
 
 
 def test_frechet_of_gaussians_with_known_moments():
