@@ -196,8 +196,11 @@ def embedded(family: str, steps: int) -> Subject:
     )
 
 
-def diffusers_pipeline(steps: int) -> Subject:
+def diffusers_pipeline(steps: int, size: int | None = None) -> Subject:
     """diffusers' own Stable Diffusion pipeline around the lab's checkpoint in that format.
+
+    Args:
+        size: of the pictures, in pixels per side, a multiple of 32; by default the checkpoint's own.
 
     Raises:
         ModuleNotFoundError: diffusers or transformers is missing.
@@ -205,11 +208,12 @@ def diffusers_pipeline(steps: int) -> Subject:
     from .adapters.diffusers import order_latents, run_ordered
     from .lab.sd1 import GUIDANCE, SIZE, ShapesSD1
 
+    size = size or SIZE
     pipe = ShapesSD1.load().pipeline()
     pipe.set_progress_bar_config(disable=True)
-    call = {"prompt": _PROMPT, "height": SIZE, "width": SIZE, "guidance_scale": GUIDANCE, "output_type": "np"}
+    call = {"prompt": _PROMPT, "height": size, "width": size, "guidance_scale": GUIDANCE, "output_type": "np"}
     rows: list[int] = []
-    question = torch.zeros(1, 4, SIZE // 8, SIZE // 8), 500, torch.zeros(1, 77, pipe.text_encoder.config.hidden_size)
+    question = torch.zeros(1, 4, size // 8, size // 8), 500, torch.zeros(1, 77, pipe.text_encoder.config.hidden_size)
 
     def seeded(steps: int = steps) -> dict[str, Any]:
         return {**call, "num_inference_steps": steps, "generator": torch.Generator().manual_seed(_SEED)}

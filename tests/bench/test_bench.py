@@ -42,7 +42,7 @@ def test_the_embedded_models(family):
 
 def test_diffusers():
     pytest.importorskip("diffusers")
-    found = best(bench.diffusers_pipeline(STEPS), time.process_time)
+    found = best(bench.diffusers_pipeline(STEPS, 96), time.process_time)
     assert found["ordered_over_plain"] < 1.25, "the pipeline reads the prompt twice: once for the questions"
     assert found["ordered beside evaluations"] < 0.12
     assert found["reroll_over_plain"] < 1.05
