@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from . import sd1, world
-from .optimiser import Averaged, Log, LossLog, Optimiser, clock
+from .optimiser import Averaged, Log, LossLog, Optimiser, clock, require_time
 from .sd1_training import encoded
 from .world import Prompt
 
@@ -285,6 +285,7 @@ def train(minutes: float, seed: int, out: Path, log: Log = print, pictures: int 
         ImportError: diffusers or transformers are missing, or torch is older than 2.3.
         ValueError: minutes not positive.
     """
+    require_time(minutes)
     averaged = ShapesFlux.untrained()
     latents, prompts = encoded(averaged.sd1, pictures, 1, log, _SCALE)
     torch.manual_seed(seed)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from .sd1 import BEGIN, END, TEXT, TOKEN_IDS, TOKEN_LENGTH, VOCABULARY, ShapesSD1
+from .sd1 import BEGIN, BEGIN_WORD, END, END_WORD, TEXT, TOKEN_IDS, TOKEN_LENGTH, VOCABULARY, ShapesSD1
 
 _SNAPSHOT = "shapes-sd1"
-_BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
 
 
@@ -42,7 +40,7 @@ def install(webui: Path) -> dict[str, str]:
 
 def _files() -> dict[str, str]:
     """The entry's files by name: the text encoder's configuration, and a tokenizer that knows the world's words."""
-    special: dict[str, Any] = {"bos_token": _BEGIN, "eos_token": _END, "unk_token": _END, "pad_token": _END}
+    special = {"bos_token": BEGIN_WORD, "eos_token": END_WORD, "unk_token": END_WORD, "pad_token": END_WORD}
     vocabulary, merges = _byte_pairs()
     return {
         "config.json": json.dumps({"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", **TEXT}),
@@ -67,7 +65,7 @@ def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
     free = (number for number in range(VOCABULARY) if number not in taken)
     others = dict.fromkeys([*letters, *(left + right for left, right in merges)])
     vocabulary = tokens | {other: next(free) for other in others if other not in tokens}
-    return vocabulary | {_BEGIN: BEGIN, _END: END}, merges
+    return vocabulary | {BEGIN_WORD: BEGIN, END_WORD: END}, merges
 
 
 def _merged(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,14 +14,19 @@ from torch import Tensor, nn
 Log = Callable[[str], None]
 
 
+def require_time(minutes: float) -> None:
+    """Refuse a training of no time before any work is done. Raises ValueError."""
+    if not 0 < minutes < math.inf:
+        raise ValueError(f"minutes = {minutes} is not a number above 0")
+
+
 def clock(minutes: float) -> Iterator[tuple[int, float]]:
     """Step numbers, each with the share of the time that is over, until the time is over; at least the first.
 
     Raises:
         ValueError: minutes not positive.
     """
-    if not minutes > 0:
-        raise ValueError(f"minutes = {minutes} is not above 0")
+    require_time(minutes)
     began = time.monotonic()
     for step in itertools.count():
         progress = (time.monotonic() - began) / (60 * minutes)

@@ -45,6 +45,7 @@ _FEW = 4
 
 TOKEN_LENGTH, VOCABULARY = 77, 49408
 BEGIN, END = 49406, 49407
+BEGIN_WORD, END_WORD = "<|startoftext|>", "<|endoftext|>"
 # the world's words in CLIP's vocabulary; each is one token, but for "triangles": "tri", "angles"
 TOKEN_IDS = {
     "a": 320, "an": 550, "the": 518, "to": 531, "is": 533, "of": 539, "left": 1823, "right": 1155, "above": 4348,
@@ -282,7 +283,7 @@ def tokenizer() -> Any:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    begin, end = "<|startoftext|>", "<|endoftext|>"
+    begin, end = BEGIN_WORD, END_WORD
     words = Tokenizer(models.WordLevel({**TOKEN_IDS, begin: BEGIN, end: END}, unk_token=end))
     words.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace("triangles", "tri angles")])
     words.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from . import world
 from .model import alpha_bar
-from .optimiser import Averaged, Log, LossLog, Optimiser, clock
+from .optimiser import Averaged, Log, LossLog, Optimiser, clock, require_time
 from .sd1 import LATENT, LATENT_SCALE, SCALE, ShapesSD1, dataset, for_vae, token_ids, wording
 from .world import Prompt
 
@@ -238,6 +238,7 @@ def train(
         ImportError: diffusers or transformers are missing.
         ValueError: minutes not positive.
     """
+    require_time(minutes)
     torch.manual_seed(seed)
     model = ShapesSD1.untrained() if start is None else ShapesSD1.load(start)
     foreteller, left = None, minutes

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from .model import LabModel, alpha_bar
 from .network import ShapesNet
-from .optimiser import Log, clock
+from .optimiser import Log, clock, require_time
 from .oracle import Detector
 from .world import COLOURS, NO_PROMPT, SHAPES, SIZE, Thing, dataset, render, to_latent, to_tokens
 
@@ -46,6 +46,7 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
         OSError: a file cannot be read or written.
         ValueError: minutes not positive, or weights of another network.
     """
+    require_time(minutes)
     torch.manual_seed(seed)
     device = _device()
     pictures, prompts = dataset(_PICTURES, 7)
@@ -155,6 +156,7 @@ def train_oracle(minutes: float, seed: int, out: Path, log: Log) -> None:
         OSError: the file cannot be written.
         ValueError: minutes not positive.
     """
+    require_time(minutes)
     torch.manual_seed(seed)
     device, rng = _device(), np.random.default_rng(seed)
     net = Detector().to(device)

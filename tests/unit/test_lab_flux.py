@@ -141,3 +141,8 @@ def test_the_text_encoders_know_colour_and_shape_apart_of_pairs_that_pictures_ha
         x = torch.cat([features, torch.ones(len(features), 1)], 1)
         fitted = torch.linalg.lstsq(x[~rare], F.one_hot(shape[~rare]).float()).solution
         assert ((x[rare] @ fitted).argmax(1) == shape[rare]).float().mean() > 0.95
+
+
+def test_training_for_no_time_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="minutes = 0"):
+        flux.train(0, 1, tmp_path / "a.safetensors")

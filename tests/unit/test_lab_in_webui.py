@@ -25,8 +25,8 @@ def cached(webui, monkeypatch):
 
 
 def test_the_checkpoint_is_the_packaged_one(webui):
-    written = sd1.ShapesSD1.load(webui / "models/Stable-diffusion/shapes-sd1.safetensors")
-    assert all(torch.equal(tensor, written.to_ldm()[name]) for name, tensor in sd1.ShapesSD1.load().to_ldm().items())
+    written = sd1.ShapesSD1.load(webui / "models/Stable-diffusion/shapes-sd1.safetensors").to_ldm()
+    assert all(torch.equal(tensor, written[name]) for name, tensor in sd1.ShapesSD1.load().to_ldm().items())
     assert (webui / "models/Stable-diffusion/shapes-sd1.yaml").is_file()
 
 
