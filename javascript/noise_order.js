@@ -1,5 +1,5 @@
 // The panel's live lines: what the settings will cost, what is wrong with a typed value, what the last pictures got.
-// All figures come from the page and from the facts that lib_noiseorder/webui/facts.py writes into it.
+// All figures come from the page and from the facts that lib_noiseorder/webui/panel/cost_table.py writes into it.
 "use strict";
 
 (function() {

@@ -1,8 +1,7 @@
 """Noise Order: the initial noise of a diffusion sampler put in order. Importing this costs torch and nothing else."""
 
-from .denoiser import Denoiser, NoiseLevel, along_noise, clean
-from .erasure import erase
-from .injection import aggregate, inject, inject_calibrated
+from .formulas import aggregate, erase, inject, inject_calibrated
+from .model import Denoiser, NoiseLevel, along_noise, clean
 from .ordering import OrderedNoise, Report, order_noise
 from .settings import KNOBS, NoiseOrderSettings, SettingsError
 

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .denoiser import Denoiser
-from .erasure import erase
-from .injection import aggregate, inject, inject_calibrated
-from .keysteps import key_timesteps
+from .formulas import aggregate, erase, inject, inject_calibrated, key_timesteps
+from .model import Denoiser
 from .plans import SelectionPlan, plan_for
 from .selection import Preview, select
 from .settings import CUSTOM, KNOB, NoiseOrderSettings
@@ -69,7 +67,7 @@ def order_noise(
     Args:
         settings: what to do. Switched off, the first draw comes back bit for bit.
         draw: `draw(k)` gives the k-th independent noise [B, …]; as many are asked for as erasure and selection need.
-        denoiser: `denoiser(noise, timestep)`; see `lib_noiseorder.denoiser`. None: no injection.
+        denoiser: `denoiser(noise, timestep)`; see `lib_noiseorder.model`. None: no injection.
         preview: the host's sampler and model; see `lib_noiseorder.selection`. None: no selection.
 
     Returns:
@@ -166,7 +164,7 @@ def starting_from_a_picture(settings: NoiseOrderSettings, denoising_strength: fl
 
     Args:
         denoising_strength: 0 leaves the picture as it is, 1 starts from noise alone.
-        noisiest: the sampler's start as a key timestep; see `lib_noiseorder.denoiser`.
+        noisiest: the sampler's start as a key timestep; see `lib_noiseorder.model`.
     """
     lowest = KNOB["layout_timestep"].minimum
     timesteps = {

@@ -18,7 +18,7 @@ A draw is scored by the last glance alone, or its picture is shown to the model 
 An eps model with a non-zero terminal SNR finds the traces of a picture in the noise at its very first call, and a noise in
 which the prompt finds much to work with comes out right more often. A flow model sees nothing in pure noise. A few steps
 later a picture that shows what the prompt says, in a way the model knows, is one that the model restores.
-Noisy latents and noise levels are those of `lib_noiseorder.denoiser`: x = alpha·x0 + sigma·eps; sigma / (alpha + sigma) is
+Noisy latents and noise levels are those of `lib_noiseorder.model`: x = alpha·x0 + sigma·eps; sigma / (alpha + sigma) is
 the noise share.
 """
 
@@ -31,7 +31,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from .denoiser import NoiseLevel
+from .model import NoiseLevel
 from .plans import SelectionPlan
 from .tensors import require_floating, require_same_shape, to_compute
 

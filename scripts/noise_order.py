@@ -3,7 +3,8 @@
 from modules import scripts
 
 if hasattr(scripts.Script, "process_before_every_sampling"):
-    from lib_noiseorder.webui import extension, grid, panel
+    from lib_noiseorder.webui import extension
+    from lib_noiseorder.webui.panel import grid_axes, panel
 
     class NoiseOrder(scripts.Script):
         def __init__(self):
@@ -13,7 +14,7 @@ if hasattr(scripts.Script, "process_before_every_sampling"):
             return panel.TITLE
 
         def show(self, is_img2img):
-            grid.register_axes()
+            grid_axes.register_axes()
             return scripts.AlwaysVisible
 
         def ui(self, is_img2img):

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoiser import NoiseLevel, along_noise
+from ..model import NoiseLevel, along_noise
 from ..ordering import Report, order_noise
 from ..settings import INFOTEXT_PREFIX, KNOBS, RECOMMENDED, Knob, NoiseOrderSettings, SettingsError
-from .draws import further_draws
+from .noise_keyed_draws import further_draws
 
 _KEY = "noise_order"
 _CALCULATE = "sampler_calc_cond_batch_function"
@@ -150,7 +150,7 @@ class Memory:
 
 
 class GuidedModel:
-    """The model behind a guider; `lib_noiseorder.denoiser.Denoiser` and `lib_noiseorder.selection.Preview`.
+    """The model behind a guider; `lib_noiseorder.model.Denoiser` and `lib_noiseorder.selection.Preview`.
 
     It is asked below guidance, where the host evaluates a batch of conditionings: other nodes' patches of the model,
     ControlNet and regional prompts count, their guidance does not. Noisy latents are in the host's convention,

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..denoiser import NoiseLevel
+from ..model import NoiseLevel
 from ..ordering import OrderedNoise, Report, order_noise
 from ..settings import INFOTEXT_PREFIX, RECOMMENDED, NoiseOrderSettings
-from .draws import further_draws
+from .noise_keyed_draws import further_draws
 
 SAMPLERS = ("sparse_structure_sampler", "slat_sampler")
 
@@ -80,7 +80,7 @@ def order_trellis(pipeline: Any, settings: NoiseOrderSettings | Mapping[str, Any
 
 
 class FlowModel:
-    """A sampler's model for one prompt; `lib_noiseorder.denoiser.Denoiser` and `lib_noiseorder.selection.Preview`.
+    """A sampler's model for one prompt; `lib_noiseorder.model.Denoiser` and `lib_noiseorder.selection.Preview`.
 
     x = (1 − t)·x0 + (sigma_min + (1 − sigma_min)·t)·eps, and the model predicts the velocity. It is asked below the
     sampler's guidance. Where the pipeline was given several images for one object, the questions take turns.

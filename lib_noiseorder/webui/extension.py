@@ -9,10 +9,13 @@ from fastapi import HTTPException
 from modules import errors
 
 from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings, SettingsError
-from . import grid, outcome, showing, twin
-from .nesting import is_inner_pass
-from .remembered import RememberedNoise
-from .session import Session, forget
+from .job import outcome
+from .job import plain_copies as twin
+from .job import sheets as showing
+from .job.inner_passes import is_inner_pass
+from .job.session import Session, forget
+from .model.remembered import RememberedNoise
+from .panel import grid_axes as grid
 
 
 def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:

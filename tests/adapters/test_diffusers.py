@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from lib_noiseorder import NoiseOrderSettings, along_noise, order_noise
-from lib_noiseorder.adapters.draws import further_draws
-from lib_noiseorder.denoiser import NoiseLevel
+from lib_noiseorder.adapters.noise_keyed_draws import further_draws
+from lib_noiseorder.model import NoiseLevel
 from lib_noiseorder.plans import extra_evaluations, plan_for
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")

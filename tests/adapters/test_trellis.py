@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from lib_noiseorder import NoiseOrderSettings, order_noise
-from lib_noiseorder.adapters.draws import further_draws
+from lib_noiseorder.adapters.noise_keyed_draws import further_draws
 from lib_noiseorder.adapters.trellis import order_trellis
 
 PLAIN = NoiseOrderSettings(enabled=True, erasure_samples=1, strength=0.0)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lib_noiseorder import bench
+from lib_noiseorder.tools import bench
 from tests.hosts.real import Server, checkpoints
 from tests.hosts.sabotaged import SABOTEUR, sabotage
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from lib_noiseorder.cli import main
-from lib_noiseorder.compare import webui_api
+from lib_noiseorder.tools.cli import main
+from lib_noiseorder.tools.compare import webui_api
 from tests.hosts.small_webui import SmallWebUI
 
 PAIRS = 12

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lib_noiseorder.lab.world import Prompt, place, render, test_prompts
+from lib_noiseorder.tools.lab.world import Prompt, place, render, test_prompts
 
 EXTRA = 13
 """Evaluations that its ordering announces."""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib_noiseorder.cli import main
+from lib_noiseorder.tools.cli import main
 
 from .client import noise_order
 from .double.host import DoubleHost

@@ -24,8 +24,8 @@ def host():
 @pytest.fixture
 def panel(host, tmp_path):
     """A panel whose presets are in a folder of the test's own."""
-    from lib_noiseorder.webui.panel import Panel
-    from lib_noiseorder.webui.presets import SavedPresets
+    from lib_noiseorder.webui.panel.panel import Panel
+    from lib_noiseorder.webui.panel.presets import SavedPresets
 
     with gradio.Blocks() as page:
         made = Panel("txt2img", SavedPresets(tmp_path / "presets.json"))
@@ -126,8 +126,8 @@ def test_what_cannot_be_saved_or_deleted_is_told_and_escaped(panel):
 
 
 def test_a_broken_preset_file_does_not_stop_the_panel_and_is_told_there(host, tmp_path):
-    from lib_noiseorder.webui.panel import Panel
-    from lib_noiseorder.webui.presets import SavedPresets
+    from lib_noiseorder.webui.panel.panel import Panel
+    from lib_noiseorder.webui.panel.presets import SavedPresets
 
     (tmp_path / "presets.json").write_text("{")
     with gradio.Blocks():
@@ -157,7 +157,7 @@ def test_the_kind_of_checkpoint_is_looked_up_without_loading_one(host, monkeypat
 
     from modules import sd_models
 
-    from lib_noiseorder.webui.facts import loaded_family
+    from lib_noiseorder.webui.panel.cost_table import loaded_family
 
     class FakeInitialModel:
         """Forge's, before anything is loaded."""
@@ -175,7 +175,7 @@ def test_the_kind_of_checkpoint_is_looked_up_without_loading_one(host, monkeypat
 
 
 def test_one_line_says_what_happened(host):
-    from lib_noiseorder.webui.outcome import outcome_line
+    from lib_noiseorder.webui.job.outcome import outcome_line
 
     first = Report(evaluations=12, saved_evaluations=2, seconds=1.0, std_before=1.0, std_after=0.8, chosen=[2, 1])
     second = Report(evaluations=12, saved_evaluations=2, seconds=1.5, std_before=1, std_after=0.9, chosen=[3], correlation=0.25)
@@ -218,7 +218,7 @@ def test_pasting_foreign_infotext_switches_off_and_bad_values_touch_nothing(host
 def test_a_sheet_per_picture_shows_what_was_injected(host, family, settings, captions, monkeypatch):
     from modules import errors
 
-    from lib_noiseorder.webui import showing
+    from lib_noiseorder.webui.job import sheets as showing
 
     from .client import difference, noise_order
 
@@ -260,7 +260,7 @@ def compared(monkeypatch, processed, twins, **job):
 
     from modules import processing, shared
 
-    from lib_noiseorder.webui import twin
+    from lib_noiseorder.webui.job import plain_copies as twin
 
     made = []
     monkeypatch.setattr(processing, "process_images", lambda p: made.append(p) or Shown(*twins))
@@ -303,7 +303,8 @@ def test_a_failing_twin_costs_the_comparison_only(host, monkeypatch):
 
     from modules import errors
 
-    from lib_noiseorder.webui import extension, twin
+    from lib_noiseorder.webui import extension
+    from lib_noiseorder.webui.job import plain_copies as twin
 
     def fail(*_):
         raise RuntimeError("out of twins")

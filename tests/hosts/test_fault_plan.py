@@ -14,29 +14,29 @@ SEAMS = {
     # what a hook calls: the hosts log it, and the picture is made without it
     "settings are checked": (f"{WEBUI}.extension:refuse_bad_settings", {"ordered"}),
     "a batch starts": (f"{WEBUI}.extension:start_batch", {"own"}),
-    "the noise source is armed": (f"{WEBUI}.session:Session.arm", {"own"}),
+    "the noise source is armed": (f"{WEBUI}.job.session:Session.arm", {"own"}),
     "before sampling": (f"{WEBUI}.extension:before_sampling", {"erased"}),
-    "the sampler is wrapped": (f"{WEBUI}.session:Session.wrap_sampler", {"erased"}),
+    "the sampler is wrapped": (f"{WEBUI}.job.session:Session.wrap_sampler", {"erased"}),
     "a batch ends": (f"{WEBUI}.extension:end_batch", {"ordered"}),
-    "a session is closed": (f"{WEBUI}.session:Session.close", {"ordered"}),
+    "a session is closed": (f"{WEBUI}.job.session:Session.close", {"ordered"}),
     "a job ends": (f"{WEBUI}.extension:end_job", {"ordered"}),
     # what a wrapper calls while the host draws and samples: nobody else would catch it
-    "the first noise arrives": (f"{WEBUI}.sampler_pass:SamplerPass.__init__", {"own"}),
-    "further draws": (f"{WEBUI}.draws:_noise", {"not erased"}),
-    "erasure": (f"{WEBUI}.sampler_pass:erased_candidate", {"not erased"}),
-    "the erased noise is handed over": (f"{WEBUI}.sampler_pass:SamplerPass.erased", {"own"}),
-    "the pass is ordered": (f"{WEBUI}.sampler_pass:SamplerPass.ordered", {"erased"}),
-    "the model is asked": (f"{WEBUI}.sampler_pass:ask_model", {"erased"}),
-    "a probe is made": (f"{WEBUI}.probe:_kept", {"erased"}),
-    "the host's model is wrapped": (f"{WEBUI}.host_model:HostModel.__init__", {"erased"}),
-    "a question": (f"{WEBUI}.host_model:HostModel._ask", {"erased"}),
-    "the answer": (f"{WEBUI}.host_model:HostModel._before_guidance", {"erased"}),
-    "selection": (f"{WEBUI}.sampler_pass:select_candidate", {"erased"}),
-    "injection": (f"{WEBUI}.sampler_pass:inject_semantics", {"erased"}),
+    "the first noise arrives": (f"{WEBUI}.job.sampler_pass:SamplerPass.__init__", {"own"}),
+    "further draws": (f"{WEBUI}.job.seed_keyed_draws:_noise", {"not erased"}),
+    "erasure": (f"{WEBUI}.job.sampler_pass:erased_candidate", {"not erased"}),
+    "the erased noise is handed over": (f"{WEBUI}.job.sampler_pass:SamplerPass.erased", {"own"}),
+    "the pass is ordered": (f"{WEBUI}.job.sampler_pass:SamplerPass.ordered", {"erased"}),
+    "the model is asked": (f"{WEBUI}.job.sampler_pass:ask_model", {"erased"}),
+    "a probe is made": (f"{WEBUI}.model.probe:_kept", {"erased"}),
+    "the host's model is wrapped": (f"{WEBUI}.model.host_model:HostModel.__init__", {"erased"}),
+    "a question": (f"{WEBUI}.model.host_model:HostModel._ask", {"erased"}),
+    "the answer": (f"{WEBUI}.model.host_model:HostModel._before_guidance", {"erased"}),
+    "selection": (f"{WEBUI}.job.sampler_pass:select_candidate", {"erased"}),
+    "injection": (f"{WEBUI}.job.sampler_pass:inject_semantics", {"erased"}),
     "aggregation": ("lib_noiseorder.ordering:aggregate", {"erased"}),
-    "the report": (f"{WEBUI}.session:Session._write", {"ordered"}),
-    "the infotext": (f"{WEBUI}.session:outcome_infotext", {"ordered"}),
-    "the line below the picture": (f"{WEBUI}.session:note_batch", {"ordered"}),
+    "the report": (f"{WEBUI}.job.session:Session._write", {"ordered"}),
+    "the infotext": (f"{WEBUI}.job.session:outcome_infotext", {"ordered"}),
+    "the line below the picture": (f"{WEBUI}.job.session:note_batch", {"ordered"}),
 }
 """Where something fails, and which picture is to come of it: the ordered one all the same, or one from
 the erased or the host's own noise."""
@@ -49,11 +49,11 @@ DIES_WITH_THE_JOB = {
 """What may stay on the job, which the host is about to drop, where the very cleaning-up fails; never anything on the model."""
 
 SELECTION_SEAMS = {
-    "a glance": (f"{WEBUI}.host_model:HostModel.predict_pair", "selection"),
-    "the sampler's course": (f"{WEBUI}.host_model:sampler_course", "selection"),
-    "answers are remembered": (f"{WEBUI}.memory:Memory.recording", "selection"),
-    "answers are recalled": (f"{WEBUI}.memory:Memory._recall", None),
-    "a memory is consulted": (f"{WEBUI}.memory:Memory.answering", None),
+    "a glance": (f"{WEBUI}.model.host_model:HostModel.predict_pair", "selection"),
+    "the sampler's course": (f"{WEBUI}.model.host_model:sampler_course", "selection"),
+    "answers are remembered": ("lib_noiseorder.answers:Memory.recording", "selection"),
+    "answers are recalled": ("lib_noiseorder.answers:Memory._recall", None),
+    "a memory is consulted": ("lib_noiseorder.answers:Memory.answering", None),
 }
 AUTOMATIC = {"preset": "Automatic"}
 

@@ -113,7 +113,7 @@ def test_the_door(eps, args):
     """The hooks alone: refused with status 422 and a message of ours, or armed with exactly these settings, and taken off."""
     from fastapi import HTTPException
 
-    from lib_noiseorder.webui.session import Session
+    from lib_noiseorder.webui.job.session import Session
 
     expected = wish(args)
     p = eps.processing.Txt2Img(prompt=eps.prompt, script_args=[*eps.defaults], scripts=eps.runner)

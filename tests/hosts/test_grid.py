@@ -26,7 +26,7 @@ def axes(request, monkeypatch):
     DoubleHost("eps")
     from modules import scripts
 
-    from lib_noiseorder.webui import grid
+    from lib_noiseorder.webui.panel import grid_axes as grid
 
     module = SimpleNamespace(AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
     other = SimpleNamespace(script_class=type("Other", (), {"__module__": "other.py"}), module=None)
@@ -43,7 +43,7 @@ def test_a_host_without_the_grid_script_is_left_alone(monkeypatch):
     DoubleHost("eps")
     from modules import scripts
 
-    from lib_noiseorder.webui import grid
+    from lib_noiseorder.webui.panel import grid_axes as grid
 
     monkeypatch.setattr(scripts, "scripts_data", [])
     grid.register_axes()

@@ -256,7 +256,7 @@ def test_every_script_has_a_memory_of_its_own():
 
 def test_nothing_that_the_double_puts_on_a_job_is_forgotten_by_the_key(double):
     """Attributes are left out by name only; a new one of the host counts until it is proven irrelevant."""
-    from lib_noiseorder.webui.remembered import IRRELEVANT
+    from lib_noiseorder.webui.model.remembered import IRRELEVANT
 
     double(seed=1, **noise_order())
     counting = {name for name in vars(double.host.last_job) if name not in IRRELEVANT}

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from lib_noiseorder import bench
+from lib_noiseorder.tools import bench
 
 SECONDS = {
     "plain": 2.0, "ordered": 2.3, "selection": 2.6, "full pass": 4.0, "reroll": 2.1, "plain again": 2.1, "evaluations": 0.3,

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from lib_noiseorder.cli import main
+from lib_noiseorder.tools.cli import main
 
 
 def test_demo_draws_plain_and_ordered_side_by_side(tmp_path, capsys):

@@ -3,7 +3,7 @@
 import pytest
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.compare.arms import Arm, parse
+from lib_noiseorder.tools.compare.arms import Arm, parse
 
 
 def ordering(**values):

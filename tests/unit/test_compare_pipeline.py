@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("diffusers")
 
-from lib_noiseorder.cli import main
-from lib_noiseorder.compare import pipeline, run
+from lib_noiseorder.tools.cli import main
+from lib_noiseorder.tools.compare import pipeline, run
 from tests.adapters import pipelines
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from lib_noiseorder import progress
-from lib_noiseorder.progress import Bar, duration
+from lib_noiseorder.tools import progress
+from lib_noiseorder.tools.progress import Bar, duration
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from lib_noiseorder.compare.prompts import BUILT_IN, PromptsError, pairs_of, read
-from lib_noiseorder.lab.evaluation import pairs_of as lab_pairs
+from lib_noiseorder.tools.compare.prompts import BUILT_IN, PromptsError, pairs_of, read
+from lib_noiseorder.tools.lab.evaluation import pairs_of as lab_pairs
 
 
 def file(folder, name, content):

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lib_noiseorder.cli import main
-from lib_noiseorder.compare import run, store
-from lib_noiseorder.compare.store import pixels_hash
+from lib_noiseorder.tools.cli import main
+from lib_noiseorder.tools.compare import run, store
+from lib_noiseorder.tools.compare.store import pixels_hash
 from tests.hosts.small_webui import EXTRA, SmallWebUI
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_noiseorder.cli import main
-from lib_noiseorder.compare import scores
-from lib_noiseorder.compare.scores import Missing, parse
+from lib_noiseorder.tools.cli import main
+from lib_noiseorder.tools.compare import scores
+from lib_noiseorder.tools.compare.scores import Missing, parse
 from tests.hosts.small_webui import SmallWebUI
 
 PROMPTS = ["red circle left of blue square", "two green triangles", "red circle left of blue square"]
@@ -37,7 +37,7 @@ def pictures(tmp_path):
 def tiny_clip(tmp_path_factory):
     """The folder of a CLIP model of random weights with its processor."""
     transformers = pytest.importorskip("transformers")
-    from lib_noiseorder.lab.sd1 import tokenizer
+    from lib_noiseorder.tools.lab.sd1 import tokenizer
 
     words = tokenizer()
     inside = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lib_noiseorder.statistics import holm, pairs_needed, prompts_won, sign_test
+from lib_noiseorder.tools.statistics import holm, pairs_needed, prompts_won, sign_test
 
 
 @pytest.mark.parametrize(

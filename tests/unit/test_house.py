@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lib_noiseorder
-from lib_noiseorder.cli import controls_table
+from lib_noiseorder.tools.cli import controls_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "lib_noiseorder"
@@ -17,8 +17,7 @@ HOSTS = {"modules", "backend", "gradio", "diffusers", "comfy", "trellis", "fasta
 ROOMS_WITH_HOSTS = {
     "webui": {"modules", "backend", "gradio", "fastapi"},
     "adapters": {"diffusers", "comfy", "trellis"},
-    "lab": {"diffusers", "transformers"},
-    "compare": {"diffusers", "transformers", "accelerate"},
+    "tools": {"diffusers", "transformers", "accelerate"},
 }
 
 
@@ -37,10 +36,11 @@ def imports(path: Path) -> set[str]:
 def test_hosts_are_imported_in_their_rooms_only(path):
     room = path.relative_to(PACKAGE).parts[0]
     assert imports(path) & HOSTS <= ROOMS_WITH_HOSTS.get(room, set())
-    if room in ("webui", "adapters", "compare", "bench.py"):
+    if room in ("tools", "__main__.py"):
         return
+    forbidden = r"\btools\b" if room in ("webui", "adapters") else r"\b(webui|adapters|tools)\b"
     reached = {name for name in imports(path) if name.startswith(".")}
-    assert not any(re.search(r"\.(webui|adapters)\b", name) for name in reached), "the core knows a host"
+    assert not any(re.search(forbidden, name.removeprefix(f"..{room}")) for name in reached), "a room that it must not know"
 
 
 def test_importing_the_package_costs_torch_and_nothing_else():

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from lib_noiseorder.lab import arms, evaluation
-from lib_noiseorder.lab.arms import Arm, LabPreview, seed_draws
-from lib_noiseorder.lab.commands import add_commands
-from lib_noiseorder.lab.evaluation import evaluate, pairs_of
-from lib_noiseorder.lab.model import LabModel
-from lib_noiseorder.lab.oracle import Oracle
-from lib_noiseorder.lab.world import Prompt
 from lib_noiseorder.plans import AUTOMATIC, extra_evaluations
 from lib_noiseorder.selection import SelectedNoise, SelectionReport, select
-from lib_noiseorder.statistics import bootstrap, diversity, diversity_change, frechet
+from lib_noiseorder.tools.lab import arms, evaluation
+from lib_noiseorder.tools.lab.arms import Arm, LabPreview, seed_draws
+from lib_noiseorder.tools.lab.commands import add_commands
+from lib_noiseorder.tools.lab.evaluation import evaluate, pairs_of
+from lib_noiseorder.tools.lab.model import LabModel
+from lib_noiseorder.tools.lab.oracle import Oracle
+from lib_noiseorder.tools.lab.world import Prompt
+from lib_noiseorder.tools.statistics import bootstrap, diversity, diversity_change, frechet
 
 
 def command(*arguments: str) -> int:
@@ -176,7 +176,7 @@ def test_every_kind_of_arm_draws_finite_pictures(name):
 
 
 def test_every_arm_of_the_table_has_its_own_recipe():
-    from lib_noiseorder.lab.commands import _TABLE_ARMS
+    from lib_noiseorder.tools.lab.commands import _TABLE_ARMS
 
     recipes = [Arm.named(name).recipe for name in _TABLE_ARMS.split(",")]
     assert len(set(recipes)) == len(recipes) and arms.STEPS == 16

@@ -16,11 +16,11 @@ pytest.importorskip("transformers", reason="the Flux-format model uses transform
 if "true_cfg_scale" not in inspect.signature(diffusers.FluxPipeline.__call__).parameters:
     pytest.skip("this diffusers' FluxPipeline has no true_cfg_scale", allow_module_level=True)
 
-from lib_noiseorder.lab import flux, sd1  # noqa: E402
-from lib_noiseorder.lab.oracle import Oracle  # noqa: E402
-from lib_noiseorder.lab.world import RARE_PAIRS, SHAPES, Prompt, random_prompt  # noqa: E402
+from lib_noiseorder.tools.lab import flux, sd1  # noqa: E402
+from lib_noiseorder.tools.lab.oracle import Oracle  # noqa: E402
+from lib_noiseorder.tools.lab.world import RARE_PAIRS, SHAPES, Prompt, random_prompt  # noqa: E402
 
-WEIGHTS = files("lib_noiseorder.lab").joinpath("weights/shapes-flux.safetensors")
+WEIGHTS = files("lib_noiseorder.tools.lab").joinpath("weights/shapes-flux.safetensors")
 MEGABYTE = 1_000_000
 
 
@@ -105,7 +105,7 @@ def test_other_weights_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     with pytest.raises(OSError):
         flux.shapes_flux_pipeline(path)
-    path.write_bytes(files("lib_noiseorder.lab").joinpath("weights/flow.safetensors").read_bytes())
+    path.write_bytes(files("lib_noiseorder.tools.lab").joinpath("weights/flow.safetensors").read_bytes())
     with pytest.raises(ValueError, match="no shapes-flux weights"):
         flux.shapes_flux_pipeline(path)
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import transformers
 
-from lib_noiseorder.cli import main
-from lib_noiseorder.lab import sd1
-from lib_noiseorder.lab.in_webui import install
+from lib_noiseorder.tools.cli import main
+from lib_noiseorder.tools.lab import sd1
+from lib_noiseorder.tools.lab.in_webui import install
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib_noiseorder.lab.optimiser import Averaged, Optimiser, clock
+from lib_noiseorder.tools.lab.optimiser import Averaged, Optimiser, clock
 
 
 def net() -> nn.Sequential:

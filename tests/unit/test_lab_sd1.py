@@ -13,13 +13,13 @@ from safetensors.torch import load
 pytest.importorskip("diffusers", reason="the SD1-format model is built from diffusers' modules")
 pytest.importorskip("transformers", reason="the SD1-format model uses transformers' text encoder")
 
-from lib_noiseorder.denoiser import NoiseLevel, clean
-from lib_noiseorder.lab import sd1, sd1_training
-from lib_noiseorder.lab.model import alpha_bar
-from lib_noiseorder.lab.oracle import Oracle
-from lib_noiseorder.lab.world import OPPOSITE, Prompt
+from lib_noiseorder.model import NoiseLevel, clean
+from lib_noiseorder.tools.lab import sd1, sd1_training
+from lib_noiseorder.tools.lab.model import alpha_bar
+from lib_noiseorder.tools.lab.oracle import Oracle
+from lib_noiseorder.tools.lab.world import OPPOSITE, Prompt
 
-WEIGHTS = files("lib_noiseorder.lab").joinpath("weights")
+WEIGHTS = files("lib_noiseorder.tools.lab").joinpath("weights")
 MEGABYTE = 1_000_000
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load, load_file
 
-from lib_noiseorder.cli import main
-from lib_noiseorder.lab import training
+from lib_noiseorder.tools.cli import main
+from lib_noiseorder.tools.lab import training
 
-WEIGHTS = files("lib_noiseorder.lab") / "weights"
+WEIGHTS = files("lib_noiseorder.tools.lab") / "weights"
 SECONDS = 1 / 60
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib_noiseorder.webui import memory
+from lib_noiseorder import answers as memory
 
 
 class Model:

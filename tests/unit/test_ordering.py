@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib_noiseorder import NoiseOrderSettings, aggregate, erase, inject, inject_calibrated, order_noise
-from lib_noiseorder.keysteps import key_timesteps
+from lib_noiseorder.formulas import key_timesteps
 
 SHAPE = (3, 4, 16, 16)
 

@@ -8,9 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lib_noiseorder import NoiseOrderSettings, order_noise
-from lib_noiseorder.lab.model import LabModel
-from lib_noiseorder.lab.preview import LabPreview
-from lib_noiseorder.lab.world import Prompt, to_tokens
+from lib_noiseorder.tools.lab.model import LabModel
+from lib_noiseorder.tools.lab.preview import LabPreview
+from lib_noiseorder.tools.lab.world import Prompt, to_tokens
 
 
 class Peak(TorchDispatchMode):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.webui.presets import PresetError, SavedPresets
+from lib_noiseorder.webui.panel.presets import PresetError, SavedPresets
 
 CALM = NoiseOrderSettings(enabled=True, strength=0.05, noise_scale=0.85, compare_with_off=True)
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.webui.presets import PresetError, SavedPresets
+from lib_noiseorder.webui.panel.presets import PresetError, SavedPresets
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "lib_noiseorder"
@@ -80,8 +80,8 @@ IN_THE_WEBUI = sorted(reached(DOOR))
 
 def test_the_walk_reaches_what_a_webui_loads():
     names = {path.stem for path in IN_THE_WEBUI}
-    assert {"noise_order", "extension", "session", "panel", "presets", "settings", "selection", "erasure"} <= names
-    assert not {"cli", "bench"} & names and not any("lab" in path.parts or "adapters" in path.parts for path in IN_THE_WEBUI)
+    assert {"noise_order", "extension", "session", "panel", "presets", "settings", "selection", "formulas"} <= names
+    assert not {"cli", "bench"} & names and not any({"tools", "adapters"} & set(path.parts) for path in IN_THE_WEBUI)
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_noiseorder.denoiser import NoiseLevel
+from lib_noiseorder.model import NoiseLevel
 from lib_noiseorder.plans import AUTOMATIC, COST_LIMIT, LIGHT, ONE_GLANCE, SelectionPlan, extra_evaluations, plan_for
 from lib_noiseorder.selection import Glance, response, select
 

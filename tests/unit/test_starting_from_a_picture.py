@@ -3,7 +3,7 @@
 import pytest
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.denoiser import NoiseLevel
+from lib_noiseorder.model import NoiseLevel
 from lib_noiseorder.ordering import questions, starting_from_a_picture
 
 

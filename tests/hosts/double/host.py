@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lib_noiseorder.lab.world import to_latent, to_pictures
+from lib_noiseorder.tools.lab.world import to_latent, to_pictures
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]

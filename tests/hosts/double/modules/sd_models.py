@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import torch
 
-from lib_noiseorder.lab.model import LabModel, alpha_bar
-from lib_noiseorder.lab.world import NO_PROMPT, Prompt, to_tokens
+from lib_noiseorder.tools.lab.model import LabModel, alpha_bar
+from lib_noiseorder.tools.lab.world import NO_PROMPT, Prompt, to_tokens
 
 
 class Checkpoint:

@@ -1,0 +1,142 @@
+"""The plan of a comparison: everything that decides its pictures, as it stands in run.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from .arms import Arm
+from .prompts import Pair
+
+_FORMAT = 1
+_LIBRARIES = ("torch", "numpy", "pillow", "diffusers", "transformers", "torchmetrics")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How every picture is sampled, unless its arm says otherwise."""
+
+    steps: int
+    cfg: float
+    width: int
+    height: int
+    sampler: str = "Euler"
+    scheduler: str = ""
+    """The WebUI's schedule type; empty leaves it to the host."""
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        _in_range("--steps", self.steps, 1, 1000)
+        _in_range("--cfg", self.cfg, 0, 100)
+        for side in (self.width, self.height):
+            _in_range("--size", side, 8, 8192)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made, and with which model. A run folder belongs to one plan."""
+
+    generator: dict[str, Any]
+    """kind "webui" with checkpoint, or kind "diffusers" with model and dtype."""
+    sampling: Sampling
+    arms: tuple[Arm, ...]
+    pairs: tuple[Pair, ...]
+    prompts: str
+    """Where the prompts came from, for the reader."""
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "generator": self.generator,
+            "sampling": dataclasses.asdict(self.sampling),
+            "arms": [arm.to_dict() for arm in self.arms],
+            "prompts": self.prompts,
+            "seed": self.seed,
+            "pairs": [dataclasses.asdict(pair) for pair in self.pairs],
+        }
+
+    @classmethod
+    def from_dict(cls, said: dict[str, Any], name: str) -> Plan:
+        """The plan that a run.json, or the "run" of a results.json, holds.
+
+        Raises:
+            ValueError: it holds none; `name` says which file in the message.
+        """
+        try:
+            if said["format"] != _FORMAT:
+                raise ValueError(f"{name} has format {said['format']!r}, this version reads {_FORMAT}")
+            return cls(
+                said["generator"],
+                Sampling(**said["sampling"]),
+                tuple(Arm.from_dict(arm) for arm in said["arms"]),
+                tuple(Pair(**pair) for pair in said["pairs"]),
+                said["prompts"],
+                said["seed"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{name} is not the run.json or results.json of a comparison ({error})") from None
+
+    def first_difference(self, other: Plan) -> str | None:
+        """The first part in which another plan differs, as "part = this, not other"; None for equal plans."""
+        mine, theirs = _flat(self.to_dict()), _flat(other.to_dict())
+        for name in [*mine, *theirs]:
+            if mine.get(name) != theirs.get(name):
+                return f"{name} = {_short(mine.get(name))}, not {_short(theirs.get(name))}"
+        return None
+
+
+def versions() -> dict[str, str]:
+    """What the comparison runs with here; the host's own versions stand in its pictures' infotexts."""
+    found = {"noiseorder": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def read(path: Path) -> tuple[Plan, dict[str, Any]]:
+    """The plan in a run.json, a results.json, or a folder with one, and all else that stands beside it.
+
+    Raises:
+        ValueError: the file holds no plan.
+        OSError: it cannot be read.
+    """
+    file = path / "run.json" if path.is_dir() else path
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON ({error})") from None
+    if not isinstance(said, dict):
+        raise ValueError(f"{file} is not the run.json or results.json of a comparison")
+    run = said.get("run", said)
+    return Plan.from_dict(run, str(file)), {**run, "pictures": said.get("pictures", [])}
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name} = {value:g} is not a number from {low:g} to {high:g}")
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Leaves of nested dictionaries and lists by their dotted names."""
+    if isinstance(value, dict):
+        items = [(f"{name}.{key}" if name else key, part) for key, part in value.items()]
+    elif isinstance(value, list):
+        items = [(f"{name}[{index}]", part) for index, part in enumerate(value)]
+    else:
+        return {name: value}
+    return {leaf: part for key, value in items for leaf, part in _flat(value, key).items()}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

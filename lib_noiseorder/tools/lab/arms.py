@@ -1,0 +1,217 @@
+"""Arms of an evaluation: ways of coming from a picture's seed and prompt to the picture.
+
+An arm is named as on the command line: `plain`, or a kind with its number, as in `steps:24` or `scale:0.9`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...formulas import erase, inject_calibrated
+from ...ordering import order_noise
+from ...plans import SelectionPlan, extra_evaluations, plan_for
+from ...selection import select
+from ...settings import NoiseOrderSettings
+from .model import STEPS, LabModel
+from .oracle import Oracle
+from .preview import LabPreview
+from .world import SIZE, Prompt
+
+Draw = Callable[[int], Tensor]
+"""The k-th independent noise of every picture [B, 3, 24, 24], k = 1, 2, …; 1 is the plain one."""
+Sample = Callable[[LabModel, list[Prompt], Draw], Tensor]
+"""Draws one finished picture per prompt, normalised pixels [B, 3, 24, 24]; counts on `model.evaluations`."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A way of making pictures that an evaluation can compare."""
+
+    name: str
+    sample: Sample
+    recipe: str | Callable[[LabModel], str]
+    """Everything the arm's result depends on besides model, prompts and noises, where need be told for a model."""
+
+    def recipe_for(self, model: LabModel) -> str:
+        """What kept results are looked up by."""
+        return self.recipe if isinstance(self.recipe, str) else self.recipe(model)
+
+    @staticmethod
+    def named(name: str) -> Arm:
+        """The arm that a name stands for.
+
+        Raises:
+            ValueError: an unknown name, or a number out of its range; the text lists what there is.
+        """
+        kind, colon, number = name.partition(":")
+        try:
+            if not colon and name in _PLAIN_NAMES:
+                return _PLAIN_NAMES[name](name)
+            if kind == "select" and colon:
+                return _custom_selection(name, number)
+            if colon and kind in _NUMBERED:
+                return _NUMBERED[kind](name, float(number))
+        except ValueError as error:
+            raise ValueError(f"arm {name!r}: {error}") from None
+        known = ", ".join([*_PLAIN_NAMES, *(f"{kind}:NUMBER" for kind in _NUMBERED), "select:KNOB=VALUE;…"])
+        raise ValueError(f"unknown arm {name!r}; there are {known}")
+
+
+def seed_draws(seeds: list[int]) -> Draw:
+    """`draw(k)` from one generator per seed, on the CPU, so that every machine draws the same noises."""
+
+    def draw(k: int) -> Tensor:
+        noises = []
+        for seed in seeds:
+            generator = torch.Generator().manual_seed(seed)
+            noises.append([torch.randn(3, SIZE, SIZE, generator=generator) for _ in range(k)][-1])
+        return torch.stack(noises)
+
+    return draw
+
+
+def _plain(name: str) -> Arm:
+    return Arm(name, lambda model, prompts, draw: model.sample(draw(1), prompts), "plain")
+
+
+Plan = Callable[[LabModel], tuple[SelectionPlan, float]]
+"""A selection's plan for a model, and what the draws are multiplied by."""
+
+
+def _preset(selection: str) -> Plan:
+    return lambda model: plan_for(selection, model.family, model.guidance)
+
+
+def _unscaled(selection: str) -> Plan:
+    return lambda model: (plan_for(selection, model.family, model.guidance)[0], 1.0)
+
+
+def _selection(name: str, plan_of: Plan, wrong_prompt: bool = False) -> Arm:
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        asked = prompts[1:] + prompts[:1] if wrong_prompt else prompts
+        plan, scale = plan_of(model)
+        selected = select(plan, lambda k: draw(k) * scale, LabPreview(model, asked))
+        if wrong_prompt:
+            return model.sample(selected.noise, prompts)
+        return LabPreview(model, prompts).finish(selected)
+
+    return Arm(name, sample, lambda model: f"select {plan_of(model)} wrong prompt {wrong_prompt}")
+
+
+def _equal_cost(name: str) -> Arm:
+    """Plain noise with as many more sampler steps as Automatic's evaluations would pay for, rounded up."""
+
+    def steps(model: LabModel) -> int:
+        plan, _ = plan_for("automatic", model.family, model.guidance)
+        return math.ceil(STEPS + extra_evaluations(plan, model.guidance) / (1 if model.guidance == 1 else 2))
+
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        return model.sample(draw(1), prompts, steps(model))
+
+    return Arm(name, sample, lambda model: f"steps {steps(model)}")
+
+
+def _custom_selection(name: str, text: str) -> Arm:
+    """`select:draws=4;preview_share=0.8;…`: any plan."""
+    known = [*(field.name for field in dataclasses.fields(SelectionPlan)), "noise_scale"]
+    values: dict[str, float | str | None] = {}
+    for part in text.split(";"):
+        field, _, value = part.strip().partition("=")
+        if field not in known:
+            raise ValueError(f"{field!r} is none of {', '.join(known)}")
+        number = float if field.endswith(("share", "scale")) else str if field == "question" else int
+        values[field] = None if value == "none" else number(value)
+    scale = values.pop("noise_scale", 1.0)
+    plan = SelectionPlan(**values)
+    return _selection(name, lambda model: (plan, scale))
+
+
+def _steps(name: str, number: float) -> Arm:
+    steps = int(number)
+    if steps != number or not 1 <= steps <= 500:
+        raise ValueError(f"steps must be an integer from 1 to 500, got {number:g}")
+    return Arm(name, lambda model, prompts, draw: model.sample(draw(1), prompts, steps), f"steps {steps}")
+
+
+def _guidance(name: str, number: float) -> Arm:
+    if not 0 < number <= 30:
+        raise ValueError(f"the guidance scale must be above 0 and at most 30, got {number:g}")
+
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        best, model.guidance = model.guidance, number
+        try:
+            return model.sample(draw(1), prompts)
+        finally:
+            model.guidance = best
+
+    return Arm(name, sample, f"guidance {number:g}")
+
+
+def _scale(name: str, number: float) -> Arm:
+    if not 0.1 <= number <= 2:
+        raise ValueError(f"the noise scale must be from 0.1 to 2, got {number:g}")
+    return Arm(name, lambda model, prompts, draw: model.sample(draw(1) * number, prompts), f"scale {number:g}")
+
+
+def _erasure(name: str, number: float) -> Arm:
+    samples = int(number)
+    if samples != number or not 1 <= samples <= 64:
+        raise ValueError(f"erasure takes 1 to 64 draws, got {number:g}")
+    recipe = f"erasure {samples}"
+    return Arm(name, lambda model, prompts, draw: model.sample(erase(map(draw, range(1, samples + 1))), prompts), recipe)
+
+
+def _settings(name: str, settings: NoiseOrderSettings) -> Arm:
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        return model.sample(order_noise(settings, draw, model.denoiser(prompts)).noise, prompts)
+
+    return Arm(name, sample, f"settings {settings.to_dict()}")
+
+
+def _random_direction(name: str, delta: float) -> Arm:
+    """Control for injection: an independent random direction instead of the model's predictions."""
+
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        return model.sample(inject_calibrated(draw(1), draw(2), delta), prompts)
+
+    return Arm(name, sample, f"random direction {delta:g}")
+
+
+def _best_of(name: str, number: float) -> Arm:
+    """The ceiling of any selection: the oracle itself picks among n finished pictures."""
+    draws = int(number)
+    if draws != number or not 1 <= draws <= 16:
+        raise ValueError(f"oracle takes 1 to 16 draws, got {number:g}")
+
+    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+        oracle = Oracle()
+        pictures = torch.stack([model.sample(draw(k), prompts) for k in range(1, draws + 1)])
+        right = torch.tensor([[verdict.all for verdict in oracle.judge(drawn, prompts)] for drawn in pictures])
+        return pictures[right.int().argmax(0), torch.arange(len(prompts))]
+
+    return Arm(name, sample, f"oracle {draws}")
+
+
+_PLAIN_NAMES: dict[str, Callable[[str], Arm]] = {
+    "plain": _plain,
+    "automatic": lambda name: _selection(name, _preset("automatic")),
+    "selection": lambda name: _selection(name, _unscaled("automatic")),
+    "light": lambda name: _selection(name, _preset("light")),
+    "paper": lambda name: _settings(name, NoiseOrderSettings(enabled=True, preset="Paper")),
+    "equal-cost": _equal_cost,
+    "wrong-prompt": lambda name: _selection(name, _unscaled("automatic"), wrong_prompt=True),
+}
+_NUMBERED: dict[str, Callable[[str, float], Arm]] = {
+    "steps": _steps,
+    "cfg": _guidance,
+    "scale": _scale,
+    "erasure": _erasure,
+    "random-direction": _random_direction,
+    "oracle": _best_of,
+}

@@ -1,0 +1,139 @@
+"""The lab's trained models and their sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+
+import torch
+from safetensors.torch import load
+from torch import Tensor
+
+from ...model import NoiseLevel, along_noise, clean
+from .network import ShapesNet
+from .world import NO_PROMPT, Prompt, to_tokens
+
+STEPS = 16
+GUIDANCE = {"eps": 3.5, "flow": 3.0, "distilled": 1.0}
+"""The models by name, each with its best classifier-free guidance scale. `distilled` has flow's in its weights."""
+
+
+class LabModel:
+    """A trained model of the shapes world with its noise schedule.
+
+    Args:
+        name: one of GUIDANCE.
+        guidance: another scale than the model's best one.
+
+    Attributes:
+        name: as given.
+        family: "eps" (Stable Diffusion's schedule, non-zero terminal SNR) or "flow" (rectified flow).
+        evaluations: network evaluations per picture so far; reset it at will.
+        net: the network.
+    """
+
+    def __init__(self, name: str, device: str | torch.device = "cpu", guidance: float | None = None):
+        if name not in GUIDANCE:
+            raise ValueError(f"the model must be one of {', '.join(GUIDANCE)}, got {name!r}")
+        self.name = name
+        self.family = "eps" if name == "eps" else "flow"
+        self.guidance = GUIDANCE[name] if guidance is None else guidance
+        self.device = torch.device(device)
+        self.evaluations = 0
+        weights = load(files(__package__).joinpath(f"weights/{name}.safetensors").read_bytes())
+        self.net = ShapesNet()
+        self.net.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        self.net.eval().requires_grad_(False).to(self.device)
+        self._alpha_bar = alpha_bar()
+
+    @property
+    def room(self) -> int:
+        """How many latents of every picture one call of the sampler holds: with the prompt, and without where it is asked."""
+        return 1 if self.guidance == 1 else 2
+
+    def level(self, timestep: float) -> NoiseLevel:
+        """The noise level at a fraction of the schedule: 1 is the noisiest, 0 the cleanest."""
+        if self.family == "flow":
+            return NoiseLevel.flow(timestep)
+        return NoiseLevel.variance_preserving(self._alpha_bar[round(timestep * 999)].item())
+
+    def timestep_of(self, noise_share: float) -> float:
+        """The fraction of the schedule whose sigma / (alpha + sigma) is nearest to `noise_share`."""
+        if self.family == "flow":
+            return noise_share
+        alpha, sigma = self._alpha_bar.sqrt(), (1 - self._alpha_bar).sqrt()
+        return (sigma / (alpha + sigma) - noise_share).abs().argmin().item() / 999
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, timestep: float | Tensor, tokens: Tensor) -> Tensor:
+        """One evaluation: eps or velocity [B, 3, 24, 24] for noisy pixels at a fraction of the schedule, or one each [B]."""
+        self.evaluations += 1
+        time = torch.as_tensor(timestep, dtype=torch.float32, device=x.device).expand(len(x))
+        if self.family == "eps":
+            time = (time * 999).round() / 999
+        return self.net(x, time, tokens)
+
+    @torch.no_grad()
+    def predict_pair(self, x: Tensor, timestep: float, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Two evaluations, as one batch: with the prompt, and without."""
+        both = torch.cat([tokens, torch.full_like(tokens, NO_PROMPT)])
+        conditional, unconditional = self.predict(torch.cat([x, x]), timestep, both).chunk(2)
+        self.evaluations += 1
+        return conditional, unconditional
+
+    def guided(self, x: Tensor, timestep: float, tokens: Tensor) -> Tensor:
+        """The prediction under classifier-free guidance."""
+        if self.guidance == 1:
+            return self.predict(x, timestep, tokens)
+        conditional, unconditional = self.predict_pair(x, timestep, tokens)
+        return unconditional + self.guidance * (conditional - unconditional)
+
+    def timesteps(self, steps: int = STEPS) -> list[float]:
+        """The sampler's fractions of the schedule, noisiest first ("trailing" spacing)."""
+        if self.family == "flow":
+            return [1 - step / steps for step in range(steps)]
+        return [(round(1000 - step * 1000 / steps) - 1) / 999 for step in range(steps)]
+
+    def sample(self, noise: Tensor, prompts: list[Prompt], steps: int = STEPS) -> Tensor:
+        """Deterministic sampling (DDIM, or Euler for flow) from noise [B, 3, 24, 24] to normalised pixels."""
+        x, tokens = noise, to_tokens(prompts).to(noise.device)
+        schedule = self.timesteps(steps)
+        for timestep, following in zip(schedule, [*schedule[1:], None]):
+            prediction = self.guided(x, timestep, tokens)
+            level = self.level(timestep)
+            x0 = clean(prediction, x, level, self.family)
+            if following is None:
+                return x0
+            target = self.level(following)
+            x = target.alpha * x0 + target.sigma * (x - level.alpha * x0) / level.sigma
+        raise ValueError(f"steps must be at least 1, got {steps}")
+
+    def denoiser(self, prompts: list[Prompt]) -> LabDenoiser:
+        """`lib_noiseorder.model.Denoiser` for these prompts."""
+        return LabDenoiser(self, prompts)
+
+
+class LabDenoiser:
+    """Asks about as many timesteps at once as one call of the sampler has halves."""
+
+    def __init__(self, model: LabModel, prompts: list[Prompt]):
+        self._model, self._tokens = model, to_tokens(prompts).to(model.device)
+
+    def __call__(self, noise: Tensor, timestep: float) -> Tensor:
+        return next(self.several(noise, [timestep]))
+
+    def several(self, noise: Tensor, timesteps: Sequence[float]) -> Iterator[Tensor]:
+        model = self._model
+        for start in range(0, len(timesteps), model.room):
+            asked = timesteps[start : start + model.room]
+            times = torch.tensor(asked, dtype=torch.float32, device=noise.device).repeat_interleave(len(noise))
+            answers = model.predict(noise.repeat(len(asked), 1, 1, 1), times, self._tokens.repeat(len(asked), 1))
+            model.evaluations += len(asked) - 1
+            for timestep, prediction in zip(asked, answers.chunk(len(asked))):
+                yield along_noise(prediction, noise, model.level(timestep), model.family)
+
+
+def alpha_bar() -> Tensor:
+    """ᾱ of Stable Diffusion 1's scaled-linear schedule, 1000 steps; ᾱ_T = 0.0047, so pure noise is never reached."""
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - beta, 0).float()

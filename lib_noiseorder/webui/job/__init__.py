@@ -1,0 +1,1 @@
+"""One batch's life in the WebUI."""

@@ -1,0 +1,218 @@
+"""One batch's way through the WebUI: armed noise source → wrapped samplers → report. Leaves nothing behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from modules import errors
+from torch import Tensor
+
+from ...ordering import Report
+from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
+from ..model.probe import Sampling
+from ..model.remembered import RememberedNoise
+from .outcome import note_batch
+from .sampler_pass import SamplerPass, reason_of
+from .sheets import Showing
+
+_ON_JOB = "_noise_order_session"
+_HIRES = "hires pass: "
+
+
+class Session:
+    """The ordering of the initial noise of one batch, from `process_batch` to `postprocess_batch`."""
+
+    def __init__(self, settings: NoiseOrderSettings, remembered: RememberedNoise | None = None):
+        self.settings = settings
+        self._remembered = remembered
+        self._first: SamplerPass | None = None
+        self._hires: SamplerPass | None = None
+        self._left_alone = "this job does not sample from the seed's noise"
+        self._failure = ""
+        self._told: set[str] = set()
+        self._showing = Showing() if settings.show_injected else None
+        self._started = time.perf_counter()
+        self._unhook: list[tuple[Any, Callable[[], None]]] = []
+
+    @staticmethod
+    def of(p: Any) -> Session | None:
+        return getattr(p, _ON_JOB, None)
+
+    # -- process_batch ---------------------------------------------------------------------------------------------
+
+    def arm(self, p: Any) -> None:
+        """Let the first `p.rng.next()` of the batch give the erased noise."""
+        setattr(p, _ON_JOB, self)
+        self._replace_once(p.rng, "next", self._next)
+
+    def _next(self, next_noise: Callable[[], Tensor], *, of: Any) -> Tensor:
+        noise = next_noise()
+        try:
+            self._first = SamplerPass(self.settings, noise.clone(), of, self._showing, self._remembered)
+            self._left_alone = "the host's sampler was not seen, the noise is erased only"
+            return self._first.erased()
+        except Exception as error:
+            self._first = None
+            self._give_up(error)
+            return noise
+
+    # -- process_before_every_sampling -----------------------------------------------------------------------------
+
+    def wrap_sampler(self, p: Any) -> None:
+        """Let the next call of the host's sampler start from the ordered noise, after every other script's hook.
+
+        Some hosts call the hook twice before their hires pass: the second time finds the sampler wrapped.
+        """
+        if any(owner is p.sampler for owner, _ in self._unhook):
+            return
+        if getattr(p, "is_hr_pass", False):
+            if not self.settings.hires_pass:
+                if self._first is None:
+                    self._left_alone = "there was a hires pass only, and that is left alone"
+                return
+        elif self._first is None or self._first.finished:
+            return
+        self._replace_once(p.sampler, "sample", self._txt2img)
+        self._replace_once(p.sampler, "sample_img2img", self._img2img)
+
+    def _txt2img(self, sample, p, x, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
+        sampling = Sampling(p, None, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
+        x = self._ordered(self._first, sampling, x)
+        with self._reporting(p, self._first):
+            return sample(p, x, conditioning, unconditional_conditioning, *args, **kwargs)
+
+    def _img2img(self, sample, p, x, noise, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
+        hires = getattr(p, "is_hr_pass", False)
+        running, noise = self._hires_begun(p, noise) if hires else (self._first, noise)
+        sampling = Sampling(
+            p, x, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"),
+            noise_multiplier=getattr(p, "initial_noise_multiplier", 1.0) or 1.0, steps=kwargs.get("steps"),
+        )  # fmt: skip
+        noise = self._ordered(running, sampling, noise)
+        with self._reporting(p, running):
+            return sample(p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs)
+
+    def _hires_begun(self, p: Any, noise: Tensor) -> tuple[SamplerPass | None, Tensor]:
+        """The hires pass and its erased noise; the host's noise alone if it cannot begin."""
+        try:
+            showing = self._showing if self._first is None else None
+            self._hires = SamplerPass(self.settings, noise.clone(), p.rng, showing, self._remembered)
+            return self._hires, self._hires.erased()
+        except Exception as error:
+            self._hires = None
+            self._give_up(error)
+            return None, noise
+
+    def _ordered(self, running: SamplerPass | None, sampling: Sampling, noise: Tensor) -> Tensor:
+        try:
+            return noise if running is None else running.ordered(sampling, noise)
+        except Exception as error:
+            self._give_up(error)
+            return noise
+
+    @contextmanager
+    def _reporting(self, p: Any, running: SamplerPass | None) -> Iterator[None]:
+        """The host's sampler runs; then write into the infotext what happened."""
+        try:
+            with running.remembering(p) if running is not None else nullcontext():
+                yield
+        finally:
+            try:
+                self._write(p)
+            except Exception:
+                errors.report(f"{INFOTEXT_PREFIX}: the infotext could not be written", exc_info=True)
+
+    # -- postprocess_batch -----------------------------------------------------------------------------------------
+
+    def close(self, p: Any) -> None:
+        """Take every wrapper off; say so if the noise never reached the sampler."""
+        self._take_off()
+        if Session.of(p) is self:
+            delattr(p, _ON_JOB)
+        self._write(p)
+        if self._showing:
+            self._showing.keep(p)
+        note_batch(p, self.report, time.perf_counter() - self._started)
+
+    @property
+    def report(self) -> Report:
+        """What happened in all passes of the batch."""
+        passes = [one for one in (self._first, self._hires) if one is not None and one.finished]
+        reasons = [(_HIRES if one is self._hires else "") + reason for one in passes for reason in one.report.skipped]
+        if self._failure:
+            reasons.append(f"everything: {self._failure}")
+        if not passes:
+            return Report(skipped=reasons or [f"everything: {self._left_alone}"])
+        whole = dataclasses.replace(passes[0].report, skipped=reasons)
+        for later in passes[1:]:
+            whole.remembered = whole.remembered and later.report.remembered
+            whole.evaluations += later.report.evaluations
+            whole.saved_evaluations += later.report.saved_evaluations
+            whole.seconds += later.report.seconds
+        return whole
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _give_up(self, error: Exception) -> None:
+        self._failure = reason_of(error)
+        errors.report(f"{INFOTEXT_PREFIX}: failed, the picture is made all the same", exc_info=True)
+
+    def _replace_once(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
+        """Shadow owner.name by replacement(original, …, of=owner) for one call."""
+        shadowed = vars(owner).get(name)
+        original = getattr(owner, name)
+
+        def restore() -> None:
+            if vars(owner).get(name) is once:
+                if shadowed is None:
+                    delattr(owner, name)
+                else:
+                    setattr(owner, name, shadowed)
+
+        def once(*args: Any, **kwargs: Any) -> Any:
+            self._take_off()
+            return replacement(original, *args, of=owner, **kwargs)
+
+        setattr(owner, name, once)
+        self._unhook.append((owner, restore))
+
+    def _take_off(self) -> None:
+        while self._unhook:
+            self._unhook.pop()[1]()
+
+    def _write(self, p: Any) -> None:
+        report = self.report
+        p.extra_generation_params.update(self.settings.to_infotext())
+        p.extra_generation_params.update(outcome_infotext(report))
+        if self._hires is not None and self._hires.report.chosen:
+            p.extra_generation_params[f"{INFOTEXT_PREFIX} hires chosen"] = _per_picture(self._hires.report.chosen)
+        for reason in report.skipped:
+            if reason not in self._told:
+                self._told.add(reason)
+                print(f"{INFOTEXT_PREFIX}: skipped {reason}")
+                p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}")
+
+
+def _per_picture(chosen: list[int]) -> list[int] | int:
+    """The hosts give every picture its own entry of a list; a video is many pictures of one noise."""
+    return list(chosen) if len(chosen) > 1 else chosen[0]
+
+
+def outcome_infotext(report: Report) -> dict[str, Any]:
+    """What happened, as infotext parameters. Nothing that differs between two runs of the same seed."""
+    outcome = {f"{INFOTEXT_PREFIX} evaluations": str(report.evaluations - report.saved_evaluations)}
+    if report.chosen:
+        outcome[f"{INFOTEXT_PREFIX} chosen"] = _per_picture(report.chosen)
+    if report.skipped:
+        outcome[f"{INFOTEXT_PREFIX} skipped"] = "; ".join(report.skipped)
+    return outcome
+
+
+def forget(p: Any) -> None:
+    """Remove our infotext parameters: grid cells share one dictionary, and a cell may be switched off."""
+    for key in [key for key in p.extra_generation_params if key.startswith(INFOTEXT_PREFIX)]:
+        del p.extra_generation_params[key]

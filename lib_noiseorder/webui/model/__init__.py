@@ -1,0 +1,1 @@
+"""The loaded checkpoint, in the core's terms."""

@@ -1,0 +1,1 @@
+"""The accordion, its presets and the grid's axes."""

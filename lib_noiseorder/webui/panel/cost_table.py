@@ -1,0 +1,81 @@
+"""What the page's cost line reckons with, from the code that will do the work: no number is written twice."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from modules import sd_models, sd_samplers
+
+from ...plans import extra_evaluations, plan_for
+from ...settings import KNOBS
+from ..model.host_model import is_flow
+from ..model.sampler_sigmas import takes_euler_steps
+
+FAMILIES = ("eps", "flow")
+_MOST_STEPS = 150
+"""As far as the hosts' own slider goes."""
+_GUIDED = 7.0
+"""Any guidance scale but 1: the costs only ask whether there is guidance."""
+
+
+def page_facts() -> dict[str, Any]:
+    """Plain JSON values: the kind of the loaded checkpoint, the host's samplers, costs of selection, the knobs' ranges."""
+    return {
+        "family": loaded_family(),
+        "samplers": {sampler.name: _sampler(sampler) for sampler in getattr(sd_samplers, "all_samplers", [])},
+        "selection": {family: _selection(family) for family in FAMILIES},
+        "ranges": {
+            knob.name: {"label": knob.label, "minimum": knob.minimum, "maximum": knob.maximum, "whole": knob.kind is int}
+            for knob in KNOBS
+            if knob.minimum is not None
+        },
+    }
+
+
+def loaded_family() -> str | None:
+    """The kind of the checkpoint that the next picture is made with; None while that is not loaded.
+
+    Looks without touching: asking the hosts for their model would load it.
+    """
+    data = getattr(sd_models, "model_data", None)
+    model = getattr(data, "sd_model", None)
+    pending = str(getattr(data, "forge_loading_parameters", "")) != getattr(data, "forge_hash", "")
+    if model is None or pending or type(model).__name__ == "FakeInitialModel":
+        return None
+    return "flow" if is_flow(model) else "eps"
+
+
+def _sampler(sampler: Any) -> dict[str, Any]:
+    return {
+        "evaluations": 2 if sampler.options.get("second_order") else 1,
+        "follows": takes_euler_steps(SimpleNamespace(sampler_name=sampler.name)),
+        "own steps": sampler.name == "DPM adaptive",
+    }
+
+
+def _selection(family: str) -> dict[str, Any]:
+    """Extra evaluations by selection, guidance and sampler, each for the plan's own number of draws, for 2 and for 3.
+
+    More draws go on as the third does. A cost is a list of (steps, evaluations): so many from so many steps on.
+    """
+    return {
+        f"{selection} {'guided' if guided else 'unguided'} {'straight' if follows else 'other'}": {
+            str(draws or "own"): _course(selection, family, _GUIDED if guided else 1.0, follows, draws) for draws in (0, 2, 3)
+        }
+        for selection in ("automatic", "light")
+        for guided in (True, False)
+        for follows in (True, False)
+    }
+
+
+@cache
+def _course(selection: str, family: str, guidance: float, follows: bool, draws: int) -> list[tuple[int, int]]:
+    course: list[tuple[int, int]] = []
+    for steps in range(1, _MOST_STEPS + 1):
+        plan, _ = plan_for(selection, family, guidance, follows, draws, steps)
+        cost = extra_evaluations(plan, guidance, follows, whole_calls=True)  # the hosts ask both halves at once
+        if not course or course[-1][1] != cost:
+            course.append((steps, cost))
+    return course

@@ -1,0 +1,61 @@
+"""X/Y/Z plot: an axis for every knob."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from modules import scripts
+
+from ...settings import INFOTEXT_PREFIX, KNOBS, Knob, NoiseOrderSettings
+
+_ON_JOB = "_noise_order_axes"
+_MODULES = ("xyz_grid.py", "scripts.xyz_grid")
+"""How the hosts name the grid script's module."""
+
+
+def register_axes() -> None:
+    """Add the axes to the host's grid script, once; nothing happens where the host has none.
+
+    To be called whenever scripts are set up: the grid script is made anew by "Reload UI", and with `--nowebui` no
+    callback of the page ever comes.
+    """
+    for data in scripts.scripts_data:
+        if data.script_class.__module__ in _MODULES:
+            known = {option.label for option in data.module.axis_options}
+            axes = [_axis(data.module.AxisOption, knob) for knob in KNOBS]
+            data.module.axis_options.extend(axis for axis in axes if axis.label not in known)
+            return
+
+
+def in_cell(p: Any, settings: NoiseOrderSettings) -> NoiseOrderSettings:
+    """The settings of a grid's cell: as the panel says, with what the axes turn, and switched on unless an axis says no.
+
+    Raises:
+        SettingsError: the axes' values contradict one another.
+    """
+    turned = getattr(p, _ON_JOB, None)
+    return settings.changed(**{"enabled": True, **turned}) if turned else settings
+
+
+def forget_cell(p: Any) -> None:
+    vars(p).pop(_ON_JOB, None)
+
+
+def _axis(make: Callable[..., Any], knob: Knob) -> Any:
+    listed = knob.kind is bool or bool(knob.choices)
+
+    def turn(p: Any, value: Any, values: list[Any]) -> None:
+        setattr(p, _ON_JOB, {**getattr(p, _ON_JOB, {}), knob.name: value})
+
+    def check(p: Any, values: list[Any]) -> None:
+        for value in values:
+            knob.checked(value)
+
+    return make(
+        f"[{INFOTEXT_PREFIX}] {knob.label}",
+        knob.parsed if listed else knob.kind,  # for int and float the grid script reads ranges
+        turn,
+        confirm=check,
+        choices=(lambda: list(knob.choices) or ["True", "False"]) if listed else None,
+    )
