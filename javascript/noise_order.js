@@ -1,5 +1,5 @@
 // The panel's live lines: what the settings will cost, what is wrong with a typed value, what the last pictures got.
-// All figures come from the page and from the facts that lib_noiseorder/webui/panel/cost_table.py writes into it.
+// All figures come from the page and from the table that lib_noiseorder/webui/panel/cost_table.py writes into it.
 "use strict";
 
 (function() {
@@ -10,7 +10,7 @@
 
     const element = (id) => document.getElementById(id) || gradioApp().querySelector(`#${id}`);
     const part = (tab, name) => element(`${tab}_noise_order_${name}`);
-    const field = (holder) => holder && (holder.querySelector("input[type=number]") || holder.querySelector("input, select"));
+    const field = (holder) => holder && (holder.querySelector("input[type=number]") || holder.querySelector("input, select, textarea"));
     const text = (holder) => field(holder) ? field(holder).value : "";
     const number = (holder) => parseFloat(text(holder));
     const ticked = (holder) => Boolean(holder && holder.querySelector("input[type=checkbox]:checked"));
@@ -22,14 +22,14 @@
         line.classList.toggle("noise-order-warning", Boolean(warns));
     }
 
-    // -- facts -------------------------------------------------------------------------------------------------------
+    // -- the cost table ----------------------------------------------------------------------------------------------
 
     const known = {};
 
-    function facts(tab) {
-        const holder = part(tab, "facts");
+    function costTable(tab) {
+        const holder = part(tab, "cost_table");
         if (!holder) return null;
-        const source = holder.getAttribute("data-facts");
+        const source = holder.getAttribute("data-table");
         if (!known[tab] || known[tab].source !== source) known[tab] = {source, parsed: JSON.parse(source)};
         return known[tab].parsed;
     }
@@ -46,7 +46,7 @@
     // What the page is about to sample: steps taken, evaluations per step, guidance.
     function sampling(tab, about) {
         const samplerName = text(element(`${tab}_sampling`));
-        const sampler = about.samplers[samplerName] || {evaluations: 1, follows: false};
+        const sampler = about.samplers[samplerName] || {evaluations: 1, euler: false};
         const steps = number(element(`${tab}_steps`));
         let taken = steps;
         if (tab === "img2img" && !(window.opts && window.opts.img2img_fix_steps)) {
@@ -71,20 +71,31 @@
     }
 
     // Least and most extra evaluations (the checkpoint's kind may not be known yet), and what stands in the way.
-    function cost(tab, about, run) {
+    // Whether `chosen` names the draw of every picture that is about to be made, in this pass of its sampler.
+    function replayed(tab, pass) {
+        const entries = text(part(tab, "chosen")).replaceAll(",", " ").split(" ").filter((entry) => entry);
+        const drawn = (entry) => Number(entry.split(":").pop().split("/")[pass] || 0) > 0;
+        if (entries.length === 1 && !entries[0].includes(":")) return drawn(entries[0]);
+        const pictures = number(element(`${tab}_batch_count`)) * number(element(`${tab}_batch_size`));
+        const seed = text(element(`${tab}_seed`));
+        return pictures === 1 && entries.some((entry) => entry.split(":")[0].split("+")[0] === seed && drawn(entry));
+    }
+
+    function cost(tab, about, run, pass = 0) {
         const weights = ["layout", "structure", "detail"].map((stage) => number(part(tab, `${stage}_weight`)));
         const asked = weights.filter((weight) => weight !== 0).length;
         const injects = number(part(tab, "strength")) !== 0;
         if (injects && !asked) return {warning: "All three weights are 0: there is nothing to inject. Set one, or strength 0."};
         const selection = text(part(tab, "selection"));
         const extra = [0, 0].fill(injects ? asked : 0);
+        if (selection !== "off" && replayed(tab, pass)) return {extra};
         if (selection === "off") {
             const same = !injects && number(part(tab, "erasure_samples")) === 1 && number(part(tab, "noise_scale")) === 1;
             return same ? {warning: "These settings leave the noise as it is."} : {extra};
         }
         const draws = number(part(tab, "selection_draws"));
         if (draws === 1) return {warning: "Selection compares at least 2 noises; with 1 there is nothing to choose."};
-        const kind = `${selection} ${run.guided ? "guided" : "unguided"} ${run.sampler.follows ? "straight" : "other"}`;
+        const kind = `${selection} ${run.guided ? "guided" : "unguided"} ${run.sampler.euler ? "euler" : "other"}`;
         const families = about.family ? [about.family] : Object.keys(about.selection);
         const counts = families.map((family) => selectionCost(about.selection[family][kind], draws, run.taken));
         if (!Math.max(...counts)) {
@@ -102,9 +113,9 @@
         const run = sampling(tab, about);
         const {warning, extra} = cost(tab, about, run);
         if (warning) return {line: `⚠ ${warning}`, warns: true};
-        const twin = ticked(part(tab, "compare_with_off"));
-        const twins = twin ? "; the plain twins: +100 %" : "";
-        if (extra[1] === 0) return {line: `No extra model evaluations${twins}`};
+        const copies = ticked(part(tab, "compare_with_off"));
+        const plain = copies ? "; the plain copies: +100 %" : "";
+        if (extra[1] === 0) return {line: `No extra model evaluations${plain}`};
         const noun = extra[1] === 1 ? "evaluation" : "evaluations";
         let line = `≈ ${between(...extra)} extra model ${noun}`;
         if (run.evaluations > 0 && !run.sampler["own steps"]) {
@@ -113,9 +124,9 @@
             line += `: ${between(...shares, "+")} % at ${run.taken} steps${hires}`;
         }
         const second = hiresSampling(tab, about, run);
-        const again = second && cost(tab, about, second).extra;
+        const again = second && cost(tab, about, second, 1).extra;
         if (again && again[1] > 0) line += `; ${between(...again)} more in the hires pass`;
-        return {line: line + twins};
+        return {line: line + plain};
     }
 
     // -- what happened -----------------------------------------------------------------------------------------------
@@ -133,7 +144,7 @@
     function typedIn(target) {
         if (!(target instanceof HTMLInputElement) || target.type !== "number") return null;
         for (const tab of TABS) {
-            const about = target.closest(`#${tab}_noise_order_accordion`) && facts(tab);
+            const about = target.closest(`#${tab}_noise_order_accordion`) && costTable(tab);
             for (const name in about ? about.ranges : {}) {
                 const holder = part(tab, name);
                 if (holder && holder.contains(target)) return {tab, holder, range: about.ranges[name]};
@@ -195,7 +206,7 @@
             const troubled = lines.some((said) => !/^\d+ extra evaluation/.test(said));
             say(part(tab, "outcome"), line && `Last time: ${line}`, troubled);
             if (changed(`${tab} outcome`, line)) refresh();
-            const cost = part(tab, "cost"), about = facts(tab), open = visible(part(tab, "menu"));
+            const cost = part(tab, "cost"), about = costTable(tab), open = visible(part(tab, "menu"));
             if (open && !last[`${tab} open`]) refresh(); // a closed panel asks the server nothing
             last[`${tab} open`] = open;
             if (about && open) {

@@ -1,100 +1,173 @@
-"""Remembers what the model answered during selection, so that the sampler's first call need not ask again."""
+"""Remembered answers: what the model said during a selection, given back where the sampler asks the very same.
+
+They may be used only where the answer depends on nothing but the question, that is on a network on which nobody else has a
+say (`foreign_say`). Adapters that are part of the weights, and options that are plain values (`is_plain`), belong to the
+question.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-_ROUNDING = 1e-6
+Restore = Callable[[], None]
 
 
-class Memory:
-    """Answers of a model function `f(x, *args, **kwargs)`, given back for the same question.
+class Answers:
+    """Answers of a model, by latent and question.
 
-    Everything but x must be equal to the bit; x to the rounding between two ways of taking the same step.
-
-    The rows of a question may stem from different remembered questions: every picture of a batch has its own winner.
+    Rows of one latent may stem from different remembered questions: every picture of a batch has its own winner.
 
     Attributes:
-        hits: how many rows were answered from memory.
+        reused: how many rows were answered from memory.
     """
 
-    def __init__(self) -> None:
-        self.hits = 0
-        self._listening = True
-        self._answers: list[tuple[Tensor, tuple, dict, Tensor]] = []
+    def __init__(self, rounding: float = 1e-6):
+        """
+        Args:
+            rounding: relative difference between two ways of taking the same step.
+        """
+        self.reused = 0
+        self._rounding = rounding
+        self._known: list[tuple[Any, Tensor, Tensor]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
+    def note(self, question: Any, x: Tensor, answer: Tensor) -> None:
+        """Remember the answer [B, …] for a latent x [B, …]; neither may be changed in place afterwards.
+
+        Args:
+            question: everything else that the answer depends on: plain values, tensors, and containers of such, compared
+                to the bit all the way down; objects of other kinds must be identical.
+        """
+        self._known.append((question, x, answer))
+
+    def recall(self, question: Any, x: Tensor) -> Tensor | None:
+        """The remembered answer, its rows from wherever they are known; None if one of them is not."""
+        alike = [(seen, answer) for asked, seen, answer in self._known if seen.shape == x.shape and _same(asked, question)]
+        rounding = max(self._rounding, 2 * torch.finfo(x.dtype).eps) if x.dtype != torch.float32 else self._rounding
+        rows = []
+        for index, row in enumerate(x):
+            limit = rounding * row.abs().max()
+            found = next((answer[index] for seen, answer in alike if (seen[index] - row).abs().max() <= limit), None)
+            if found is None:
+                return None
+            rows.append(found)
+        self.reused += len(rows)
+        return torch.stack(rows)
+
+    def forget(self) -> None:
+        """From here on the sampler goes where nothing was asked."""
+        self._known.clear()
+
+    # -- for hosts whose model is one function f(x, *args, **kwargs) -----------------------------------------------------
 
     @contextmanager
     def recording(self, owner: Any, name: str) -> Iterator[None]:
         """Remember every answer of owner.name meanwhile."""
 
         def record(original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            if not self._listening:
-                return original(x, *args, **kwargs)
-            question = x.clone(), _containers_copied(args), _containers_copied(kwargs)  # models write into their arguments
+            question, shown = _containers_copied((args, kwargs)), x.clone()  # models write into their arguments
             answer = original(x, *args, **kwargs)
-            self._answers.append((*question, answer.clone()))
+            self.note(question, shown, answer.clone())
             return answer
 
-        with _replaced(owner, name, record):
+        with replaced(owner, name, record):
             yield
-
-    @contextmanager
-    def forgetting(self) -> Iterator[None]:
-        """Remember nothing meanwhile: the sampler will not ask these questions."""
-        self._listening = False
-        try:
-            yield
-        finally:
-            self._listening = True
 
     @contextmanager
     def answering(self, owner: Any, name: str) -> Iterator[None]:
         """Answer owner.name from memory until the first question that is not remembered."""
 
         def answer(original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            found = None
-            with suppress(Exception):  # asking again costs time only
-                found = self._recall(x, args, kwargs)
+            try:
+                found = self.recall((args, kwargs), x) if self else None
+            except Exception:  # asking again costs time only
+                found = None
             if found is None:
-                self._answers.clear()
+                self.forget()
                 return original(x, *args, **kwargs)
-            self.hits += len(x)
             return found
 
-        with _replaced(owner, name, answer):
+        with replaced(owner, name, answer):
             yield
 
-    def _recall(self, x: Tensor, args: tuple, kwargs: dict) -> Tensor | None:
-        same = [known for known in self._answers if known[0].shape == x.shape and _same((args, kwargs), (known[1], known[2]))]
-        if not same:
-            return None
-        rows = []
-        for index, row in enumerate(x):
-            answer = next((known[3][index] for known in same if _close(known[0][index], row)), None)
-            if answer is None:
-                return None
-            rows.append(answer)
-        return torch.stack(rows)
+
+def foreign_say(network: nn.Module, harmless: Callable[[nn.Module], bool] = lambda module: False) -> str | None:
+    """What takes part in a network's answers besides its weights, in words; None if nothing does.
+
+    A module inside whose `forward` was replaced may keep features, count steps or look at the rest of the batch. The outermost
+    `forward` is the very function that is asked, whoever wrapped it, and torch's hooks are looked at by `hooked`.
+
+    Args:
+        harmless: says of a module that its replaced `forward` is known to change nothing, as where weights are moved.
+    """
+    for module in network.modules():
+        if module is not network and is_replaced(module, "forward") and not harmless(module):
+            return f"a replaced forward of a {type(module).__name__} in the network"
+    return None
+
+
+def hooked(network: nn.Module, harmless: Callable[[Callable[..., Any]], bool] = lambda hook: False) -> str | None:
+    """A hook on a network, in words; None if there is none.
+
+    Hooks may look at the number of rows or the noise level: such a network is asked one latent at a time.
+    """
+    for module in network.modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            if not harmless(hook):
+                return f"a hook of {getattr(hook, '__module__', '?')} on the network"
+    return None
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value is what it looks like: no function or object that may behave differently from call to call."""
+    if value is None or isinstance(value, (bool, int, float, str, bytes, Tensor, torch.dtype, torch.device)):
+        return True
+    if isinstance(value, dict):
+        return all(is_plain(key) and is_plain(item) for key, item in value.items())
+    return isinstance(value, (list, tuple, set, frozenset)) and all(map(is_plain, value))
+
+
+def is_replaced(owner: Any, name: str) -> bool:
+    """Whether somebody put a function of an instance's own in the place of its class's."""
+    return name in getattr(owner, "__dict__", {})
+
+
+def shadow(owner: Any, name: str, replacement: Callable[..., Any]) -> Restore:
+    """Shadow owner.name on the instance by replacement(original, …), until what comes back is called.
+
+    If somebody else has put a function of theirs in its place by then, theirs stays.
+    """
+    before, original = vars(owner).get(name), getattr(owner, name)
+
+    def shadowing(*args: Any, **kwargs: Any) -> Any:
+        return replacement(original, *args, **kwargs)
+
+    def restore() -> None:
+        if vars(owner).get(name) is shadowing:
+            if before is None:
+                del vars(owner)[name]
+            else:
+                vars(owner)[name] = before
+
+    vars(owner)[name] = shadowing
+    return restore
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
-    """Shadow owner.name on the instance by replacement(original, …)."""
-    shadowed = vars(owner).get(name)
-    original = getattr(owner, name)
-    setattr(owner, name, lambda *args, **kwargs: replacement(original, *args, **kwargs))
+def replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator[None]:
+    """`shadow` for the length of a block."""
+    restore = shadow(owner, name, replacement)
     try:
         yield
     finally:
-        if shadowed is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, shadowed)
+        restore()
 
 
 def _containers_copied(value: Any) -> Any:
@@ -103,10 +176,6 @@ def _containers_copied(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_containers_copied(item) for item in value)
     return value
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).abs().max() <= _ROUNDING * b.abs().max())
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -99,7 +99,7 @@ def inject(noise: Tensor, semantics: Tensor, delta: float) -> Tensor:
     return _mixed(noise, semantics, delta).to(noise.dtype)
 
 
-def inject_calibrated(noise: Tensor, semantics: Tensor, delta: float, layout: list[slice] | None = None) -> Tensor:
+def inject_calibrated(noise: Tensor, semantics: Tensor, delta: float) -> Tensor:
     """Formula 3 with, per sample, the noise's own mean and standard deviation restored.
 
     Whatever the predictions look like, the sampler starts from noise of the statistics it was trained on.
@@ -107,8 +107,6 @@ def inject_calibrated(noise: Tensor, semantics: Tensor, delta: float, layout: li
 
     Args:
         noise, semantics, delta: as in `inject`.
-        layout: slices of the first axis that make up one sample each, for sparse features [M, C]; without it
-            a sample is one index of the first axis.
 
     Returns:
         A new tensor of the noise's shape, dtype and device. δ = 0 returns the noise bit for bit.
@@ -120,7 +118,7 @@ def inject_calibrated(noise: Tensor, semantics: Tensor, delta: float, layout: li
     if delta == 0:
         return mixed
     reference = to_compute(noise)
-    for row, target in zip(sample_rows(mixed, layout), sample_rows(reference, layout)):
+    for row, target in zip(sample_rows(mixed), sample_rows(reference)):
         if target.numel() < 2:
             row.copy_(target)
             continue

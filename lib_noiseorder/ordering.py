@@ -1,80 +1,54 @@
-"""The one way through: draw → erase → select → ask the model at the key timesteps → aggregate → inject."""
+"""The one way through: draw → erase → choose → ask the model at the key timesteps → aggregate → inject."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
+from .chosen import chosen_draws
 from .formulas import aggregate, erase, inject, inject_calibrated, key_timesteps
-from .model import Denoiser
-from .plans import SelectionPlan, plan_for
-from .selection import Preview, select
+from .model import Draw, Model, along_noise
+from .plans import SelectionPlan, noise_scale_for, plan_for
+from .questions import SILENT, Observer, Questions
+from .report import OrderedNoise, Report
+from .selection import select
 from .settings import CUSTOM, KNOB, NoiseOrderSettings
 from .tensors import correlation, mean_and_std, to_compute
 
-Draw = Callable[[int], Tensor]
-"""Gives the k-th independent N(0, I) noise [B, …] of the pictures of a batch, k = 1, 2, …; 1 is the host's own."""
-
-
-@dataclass
-class Report:
-    """What happened to the noise of one batch."""
-
-    evaluations: int = 0
-    """Model evaluations per picture."""
-    saved_evaluations: int = 0
-    """How many of them the host's sampler need not repeat, if the host remembers the answers."""
-    seconds: float = 0.0
-    """Wall-clock time of drawing, asking and injecting."""
-    remembered: bool = False
-    """Whether the noise was put in order before, so that nothing was asked again; the other figures are of then."""
-    mean_before: float = 0.0
-    std_before: float = 0.0
-    mean_after: float = 0.0
-    std_after: float = 0.0
-    """Mean and standard deviation over the batch, before (first draw) and after."""
-    correlation: float | None = None
-    """Mean correlation of the semantics with the noise; None where the model was not asked."""
-    chosen: list[int] = field(default_factory=list)
-    """Which candidate the selection kept for every picture, counted from 1; empty where nothing was compared."""
-    skipped: list[str] = field(default_factory=list)
-    """What was left out, and why."""
-
-    @classmethod
-    def before(cls, noise: Tensor) -> Report:
-        """A report that knows the noise as the host drew it."""
-        mean, std = mean_and_std(noise)
-        return cls(mean_before=mean, std_before=std)
-
-
-@dataclass(frozen=True)
-class OrderedNoise:
-    noise: Tensor
-    """What the sampler starts from: shape, dtype and device of the draws."""
-    report: Report
+Denoiser = Callable[[Tensor, float], Tensor]
+"""`denoiser(noise, timestep)`: the prediction along the noise (eps, or a flow model's velocity), of the noise's shape, for
+unit-variance pure noise [B, …] at a key timestep. Enough for injection, where there is no `Model`."""
 
 
 def order_noise(
-    settings: NoiseOrderSettings, draw: Draw, denoiser: Denoiser | None, preview: Preview | None = None
+    settings: NoiseOrderSettings,
+    draw: Draw,
+    model: Model | Denoiser | None,
+    *,
+    seeds: Sequence[str] | None = None,
+    observer: Observer = SILENT,
 ) -> OrderedNoise:
     """Put the initial noise of a batch in order.
 
     Args:
         settings: what to do. Switched off, the first draw comes back bit for bit.
         draw: `draw(k)` gives the k-th independent noise [B, …]; as many are asked for as erasure and selection need.
-        denoiser: `denoiser(noise, timestep)`; see `lib_noiseorder.model`. None: no injection.
-        preview: the host's sampler and model; see `lib_noiseorder.selection`. None: no selection.
+        model: the host's model; see `lib_noiseorder.model`. A function `denoiser(noise, timestep)` alone can be injected
+            from, but not chosen by; without a model neither is done.
+        seeds: the pictures' seeds as text, for the setting `chosen`; None where the host has none.
+        observer: told what goes on.
 
     Returns:
         The noise and a report. A sample whose predictions are not finite keeps its erased noise; the report says so.
 
     Raises:
-        ValueError: draws or predictions of unequal shapes. What draw, denoiser or preview raise passes through.
+        ValueError: draws or predictions of unequal shapes; a setting `chosen` that does not fit the pictures. What draw or
+            model raise passes through.
     """
     started = time.perf_counter()
     if not settings.enabled:
@@ -85,10 +59,15 @@ def order_noise(
     def candidate(k: int) -> Tensor:
         return erased_candidate(settings, lambda number: first if number == 1 else draw(number), k)
 
-    noise = select_candidate(settings, candidate, preview, report)
-    ordered = inject_semantics(settings, noise, denoiser, report)
+    noise = choose(settings, candidate, model if is_model(model) else None, report, seeds=seeds, observer=observer)
+    ordered = inject_semantics(settings, noise, model, report, observer=observer)
     report.seconds = time.perf_counter() - started
     return ordered
+
+
+def is_model(model: Model | Denoiser | None) -> TypeGuard[Model]:
+    """Whether a host brought a whole model, not just a function."""
+    return hasattr(model, "predict")
 
 
 def erased_candidate(settings: NoiseOrderSettings, draw: Draw, k: int) -> Tensor:
@@ -97,63 +76,75 @@ def erased_candidate(settings: NoiseOrderSettings, draw: Draw, k: int) -> Tensor
     return erase(map(draw, range((k - 1) * group + 1, k * group + 1)))
 
 
-def select_candidate(
+def choose(
     settings: NoiseOrderSettings,
     candidate: Draw,
-    preview: Preview | None,
+    model: Model | None,
     report: Report,
+    *,
+    seeds: Sequence[str] | None = None,
+    observer: Observer = SILENT,
 ) -> Tensor:
-    """The candidate that the settings' selection keeps for every picture; the first where nothing is compared.
+    """The candidate that every picture gets: the one that `chosen` names for it, else the one that the selection keeps.
+
+    The first where nothing is named or compared. The model is not asked if all pictures have their draw already.
 
     Args:
         settings: what to do; `enabled` is taken for granted.
         candidate: `candidate(k)` gives the k-th noise [B, …].
-        preview: the host's sampler and model; None: no selection.
+        model: the host's model; None: no selection.
         report: filled in.
+        seeds, observer: as in `order_noise`.
+
+    Raises:
+        ValueError: the setting `chosen` does not fit the pictures.
     """
     started = time.perf_counter()
     noise = candidate(1)
-    if settings.selection != "off":
-        if preview is None:
-            report.skipped.append("selection: no preview for this model")
-        else:
-            noise = _selected(settings, candidate, noise, preview, report)
-    report.seconds += time.perf_counter() - started
-    return noise
-
-
-def _selected(settings, candidate, first, preview, report) -> Tensor:
-    plan, scale = _plan(settings, preview)
-    if plan.draws == 1:
-        report.skipped.append("selection: the sampler takes too few steps for a comparison within its cost limit")
-        return first
+    given = chosen_draws(settings.chosen, len(noise), seeds)
+    scale = 1.0 if model is None else noise_scale_for(settings.selection, model.family)
 
     def scaled(k: int) -> Tensor:
-        noise = first if k == 1 else candidate(k)
-        return noise if scale == 1 else noise * scale
+        drawn = noise if k == 1 else candidate(k)
+        return drawn if scale == 1 else drawn * scale
 
-    selected = select(plan, scaled, preview)
-    report.evaluations += selected.report.evaluations
-    report.skipped += selected.report.skipped
-    if not selected.glances:
+    result = noise
+    if settings.selection != "off" and not all(given):
+        if model is None:
+            report.skip("selection", "no model to ask")
+        else:
+            result = _selected(settings, scaled, noise, model, report, observer)
+    if any(given):
+        report.chosen = [draw or kept for draw, kept in zip(given, report.chosen or [0] * len(noise))]
+        result = torch.stack([scaled(draw)[row] if draw else result[row] for row, draw in enumerate(given)])
+    report.seconds += time.perf_counter() - started
+    return result
+
+
+def _selected(
+    settings: NoiseOrderSettings, scaled: Draw, first: Tensor, model: Model, report: Report, observer: Observer
+) -> Tensor:
+    plan = _plan(settings, model)
+    if settings.selection_draws == 1:
+        report.skip("selection", "selection_draws = 1 leaves nothing to compare")
         return first
-    report.saved_evaluations = selected.report.remembered
-    report.chosen = selected.report.chosen
-    return selected.noise
+    if plan.draws == 1:
+        report.skip("selection", "the sampler takes too few steps for a comparison within its cost limit")
+        return first
+    noise = select(plan, scaled, model, report, observer).noise
+    return noise if report.chosen else first
 
 
-def _plan(settings: NoiseOrderSettings, preview: Preview) -> tuple[SelectionPlan, float]:
-    how = preview.family, preview.guidance, preview.follows
-    return plan_for(settings.selection, *how, settings.selection_draws, len(preview.levels))
-
-
-def questions(settings: NoiseOrderSettings, preview: Preview) -> int:
-    """How many model calls selection and injection are going to make, for a progress line; fewer if something fails."""
-    injection = len(key_timesteps(settings)) if settings.strength != 0 else 0
-    if settings.selection == "off":
-        return injection
-    plan, _ = _plan(settings, preview)
-    return injection + plan.model_calls
+def _plan(settings: NoiseOrderSettings, model: Model) -> SelectionPlan:
+    return plan_for(
+        settings.selection,
+        model.family,
+        model.guidance,
+        model.takes_euler_steps,
+        settings.selection_draws,
+        len(model.sampler_levels),
+        model.reuses_answers,
+    )
 
 
 def starting_from_a_picture(settings: NoiseOrderSettings, denoising_strength: float, noisiest: float) -> NoiseOrderSettings:
@@ -166,7 +157,7 @@ def starting_from_a_picture(settings: NoiseOrderSettings, denoising_strength: fl
         denoising_strength: 0 leaves the picture as it is, 1 starts from noise alone.
         noisiest: the sampler's start as a key timestep; see `lib_noiseorder.model`.
     """
-    lowest = KNOB["layout_timestep"].minimum
+    lowest = KNOB["layout_timestep"].minimum or 0.0
     timesteps = {
         name: max(lowest, getattr(settings, name) * min(noisiest, 1.0))
         for name in ("layout_timestep", "structure_timestep", "detail_timestep")
@@ -176,14 +167,19 @@ def starting_from_a_picture(settings: NoiseOrderSettings, denoising_strength: fl
 
 
 def inject_semantics(
-    settings: NoiseOrderSettings, noise: Tensor, denoiser: Denoiser | None, report: Report | None = None
+    settings: NoiseOrderSettings,
+    noise: Tensor,
+    model: Model | Denoiser | None,
+    report: Report | None = None,
+    *,
+    observer: Observer = SILENT,
 ) -> OrderedNoise:
     """The second half of `order_noise`, for hosts that erase and inject at different places.
 
     Args:
-        settings: what to do; `enabled` is taken for granted, selection is not done here.
+        settings: what to do; `enabled` is taken for granted, nothing is chosen here.
         noise: purified noise z_T [B, …]. Comes back as it is (the same tensor) where nothing was to be done.
-        denoiser: as in `order_noise`.
+        model, observer: as in `order_noise`.
         report: filled in and returned; a fresh one without it.
     """
     started = time.perf_counter()
@@ -191,10 +187,10 @@ def inject_semantics(
         report = Report.before(noise)
     adjusted = noise
     if settings.strength != 0:
-        if denoiser is None:
-            report.skipped.append("injection: no denoiser for this model")
+        if model is None:
+            report.skip("injection", "no model to ask")
         else:
-            adjusted = _injected(settings, noise, denoiser, report)
+            adjusted = _injected(settings, noise, model, report, observer)
     if settings.noise_scale != 1:
         adjusted = adjusted * settings.noise_scale
     report.mean_after, report.std_after = mean_and_std(adjusted)
@@ -202,22 +198,38 @@ def inject_semantics(
     return OrderedNoise(adjusted, report)
 
 
-def _injected(settings: NoiseOrderSettings, noise: Tensor, denoiser: Denoiser, report: Report) -> Tensor:
-    steps = key_timesteps(settings)
-    timesteps = [step.timestep for step in steps]
-    several = getattr(denoiser, "several", None)
-    predictions = []
-    for prediction in several(noise, timesteps) if several else (denoiser(noise, timestep) for timestep in timesteps):
-        predictions.append(prediction)
-        report.evaluations += getattr(denoiser, "evaluations", 1)
-    semantics = aggregate(predictions, [step.weight for step in steps])
+def _injected(
+    settings: NoiseOrderSettings, noise: Tensor, model: Model | Denoiser, report: Report, observer: Observer
+) -> Tensor:
+    predictions = _predictions(settings, noise, model, report, observer)
+    semantics = aggregate(predictions, [step.weight for step in key_timesteps(settings)])
     usable = torch.isfinite(to_compute(semantics)).reshape(len(noise), -1).all(1)
     if not usable.all():
         lost = int((~usable).sum())
-        report.skipped.append(f"injection: the model's predictions are not finite for {lost} of {len(noise)} pictures")
+        report.skip("injection", f"the model's predictions are not finite for {lost} of {len(noise)} pictures")
         if not usable.any():
             return noise
     rule = inject if settings.injection == "literal" else inject_calibrated
     keep = usable.view(-1, *[1] * (noise.ndim - 1))
     report.correlation = correlation(semantics[usable], noise[usable])
     return torch.where(keep, rule(noise, semantics.masked_fill(~keep, 0), settings.strength), noise)
+
+
+def _predictions(
+    settings: NoiseOrderSettings, noise: Tensor, model: Model | Denoiser, report: Report, observer: Observer
+) -> list[Tensor]:
+    """The model's predictions along the noise, one per key timestep."""
+    steps = key_timesteps(settings)
+    if not is_model(model):
+        predictions = []
+        for step in steps:
+            predictions.append(model(noise, step.timestep))
+            report.evaluations += 1
+        return predictions
+    levels = [model.level_at(step.timestep) for step in steps]
+    latents = [model.noisy(noise, level) for level in levels]
+    pictures = Questions(model, report, observer, "injection", len(steps)).predict(latents, levels)
+    for step, picture in zip(steps, pictures):
+        observer.key_timestep(step, picture)
+    flow = model.family == "flow"
+    return [along_noise(x0, x, level, "x0", flow=flow) for x0, x, level in zip(pictures, latents, levels)]

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from . import chosen as chosen_setting
 
 INFOTEXT_PREFIX = "Noise Order"
 CUSTOM = "Custom"
@@ -61,6 +64,10 @@ class Knob:
     step: float | None = None
     choices: tuple[str, ...] = ()
     advanced: bool = False
+    check: Callable[[str], str] | None = None
+    """Of a text: brings it into its kept form, or raises a ValueError that names field, value and range."""
+    form: str = ""
+    """Of a text: what it must look like."""
 
     @property
     def infotext_key(self) -> str:
@@ -72,6 +79,8 @@ class Knob:
             return "true or false"
         if self.choices:
             return "one of " + ", ".join(self.choices)
+        if self.check:
+            return self.form
         return f"{'an integer' if self.kind is int else 'a number'} from {self.minimum:g} to {self.maximum:g}"
 
     def checked(self, value: Any) -> Any:
@@ -80,19 +89,32 @@ class Knob:
             valid = isinstance(value, bool)
         elif self.choices:
             valid = isinstance(value, str) and value in self.choices
+        elif self.check:
+            return self._checked_text(value, self.check)
         else:
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            assert self.minimum is not None and self.maximum is not None
             valid = number and self.minimum <= value <= self.maximum and (self.kind is float or value == int(value))
         if not valid:
             raise SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {_shown(value)} is not {self.range}")
         return self.kind(value)
+
+    def _checked_text(self, value: Any, check: Callable[[str], str]) -> str:
+        if isinstance(value, int) and not isinstance(value, bool):  # a draw number, as programs send it
+            value = str(value)
+        if not isinstance(value, str):
+            raise SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {_shown(value)} is not {self.range}")
+        try:
+            return check(value)
+        except ValueError as error:
+            raise SettingsError(f"{INFOTEXT_PREFIX}: {error}") from None
 
     def parsed(self, text: str) -> Any:
         """The value an infotext's text stands for, checked."""
         text = str(text).strip()
         if self.kind is bool:
             return self.checked({"true": True, "false": False}.get(text.lower(), text))
-        if self.choices:
+        if self.choices or self.check:
             return self.checked(text)
         try:
             return self.checked(self.kind(text))
@@ -126,14 +148,12 @@ def _timestep(stage: str, default: float) -> Any:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class NoiseOrderSettings:
     """All settings of one generation; immutable, validated when made.
 
-    A preset's values are in the fields it decides from the start; fields left at their defaults follow it.
-
-    Raises:
-        SettingsError: a value of the wrong type or out of its range, or one that contradicts the preset.
+    What is named counts, by whatever way it comes (keyword, mapping, flat arguments, infotext, a node's inputs): a preset
+    decides the fields that are not named, and a named value that contradicts the preset is refused.
     """
 
     enabled: bool = _knob(False, "Enable", "Replace the random initial noise by noise put in order.")
@@ -187,7 +207,7 @@ class NoiseOrderSettings:
         "off",
         "Selection",
         "Compare several noises of the seed by what the model sees coming, and keep the one it can best believe in. "
-        "automatic: a careful look. light: a glance. off: no comparison.",
+        "automatic: a careful look. light: a quick one. off: no comparison.",
         choices=("off", "light", "automatic"), advanced=True,
     )  # fmt: skip
     selection_draws: int = _knob(
@@ -199,7 +219,7 @@ class NoiseOrderSettings:
     compare_with_off: bool = _knob(
         False,
         "Compare with off",
-        "Also make the plain twin of each picture, with the same seed and without Noise Order, next to it in the gallery.",
+        "Also make the plain copy of each picture, with the same seed and without Noise Order, next to it in the gallery.",
     )
     show_injected: bool = _knob(
         False,
@@ -219,13 +239,31 @@ class NoiseOrderSettings:
         advanced=True,
     )
 
-    def __post_init__(self) -> None:
+    chosen: str = _knob(
+        "",
+        "Chosen",
+        "Draws that were chosen before, as a picture's infotext names them (seed:draw): these seeds get them again, and "
+        "nothing is compared for them.",
+        check=chosen_setting.check, form=chosen_setting.RANGE,
+    )  # fmt: skip
+
+    def __init__(self, **named: Any) -> None:
+        """
+        Raises:
+            SettingsError: an unknown name (the nearest known one is told), a value of the wrong type or out of its range,
+                or one that contradicts the preset.
+        """
+        for name in named:
+            if name not in KNOB:
+                near = difflib.get_close_matches(str(name), KNOB, n=1, cutoff=0)
+                raise SettingsError(f"{INFOTEXT_PREFIX}: unknown setting {str(name)[:80]!r}; did you mean {near[0]!r}?")
+        values = {name: KNOB[name].checked(value) for name, value in named.items()}
+        preset = values.get("preset", KNOB["preset"].default)
+        for name, decided in PRESETS[preset].items():
+            if values.setdefault(name, decided) != decided:
+                raise _contradiction(preset, name, values[name])
         for knob in KNOBS:
-            object.__setattr__(self, knob.name, knob.checked(getattr(self, knob.name)))
-        for name, decided in PRESETS[self.preset].items():
-            if getattr(self, name) not in (decided, KNOB[name].default):
-                raise _contradiction(self.preset, name, getattr(self, name))
-            object.__setattr__(self, name, decided)
+            object.__setattr__(self, knob.name, values.get(knob.name, knob.default))
         if self.strength != 0 and not any((self.layout_weight, self.structure_weight, self.detail_weight)):
             raise SettingsError(
                 f"{INFOTEXT_PREFIX}: layout_weight, structure_weight and detail_weight = 0 leave nothing to inject with "
@@ -266,15 +304,7 @@ class NoiseOrderSettings:
         """
         if not isinstance(values, Mapping):
             raise SettingsError(f"{INFOTEXT_PREFIX}: settings must be an object of named values, not {type(values).__name__}")
-        for key in values:
-            if key not in KNOB:
-                near = difflib.get_close_matches(str(key), KNOB, n=1, cutoff=0)
-                raise SettingsError(f"{INFOTEXT_PREFIX}: unknown setting {str(key)[:80]!r}; did you mean {near[0]!r}?")
-        settings = cls(**values)
-        for name, value in values.items():
-            if getattr(settings, name) != value:  # a default named explicitly is a wish, too
-                raise _contradiction(settings.preset, name, value)
-        return settings
+        return cls(**{str(name): value for name, value in values.items()})
 
     @classmethod
     def from_args(cls, args: Sequence[Any]) -> NoiseOrderSettings:
@@ -292,8 +322,9 @@ class NoiseOrderSettings:
         return cls(**{knob.name: value for knob, value in zip(KNOBS, args)})
 
     def to_infotext(self) -> dict[str, str]:
-        """Every knob by its infotext key, as text."""
-        return {knob.infotext_key: str(getattr(self, knob.name)) for knob in KNOBS}
+        """Every knob by its infotext key, as text; an empty text is left out."""
+        texts = {knob.infotext_key: str(getattr(self, knob.name)) for knob in KNOBS}
+        return {key: text for key, text in texts.items() if text}
 
     @classmethod
     def from_infotext(cls, infotext: Mapping[str, Any] | str) -> NoiseOrderSettings:
@@ -306,8 +337,14 @@ class NoiseOrderSettings:
             SettingsError: a knob's text is no value of its range.
         """
         if isinstance(infotext, str):
-            infotext = dict(re.findall(rf"({INFOTEXT_PREFIX}[^:,]*): ([^,\n]+)", infotext))
+            infotext = _parameters(infotext)
         return cls(**{knob.name: knob.parsed(infotext[knob.infotext_key]) for knob in KNOBS if knob.infotext_key in infotext})
+
+
+def _parameters(infotext: str) -> dict[str, str]:
+    """Our parameters in an infotext; the hosts write values that have a comma or a colon in them as JSON strings."""
+    found = re.findall(rf'({INFOTEXT_PREFIX}[^:,]*): ("(?:[^"\\]|\\.)*"|[^,\n]+)', infotext)
+    return {key: json.loads(value) if value.startswith('"') else value for key, value in found}
 
 
 def _shown(value: Any) -> str:

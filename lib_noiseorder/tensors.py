@@ -23,13 +23,8 @@ def to_compute(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def sample_rows(tensor: Tensor, layout: list[slice] | None = None) -> list[Tensor]:
-    """Views of the samples, flattened: one per index of the first axis, or per slice of a sparse layout.
-
-    A tensor with a single axis is one sample.
-    """
-    if layout is not None:
-        return [tensor[rows].reshape(-1) for rows in layout]
+def sample_rows(tensor: Tensor) -> list[Tensor]:
+    """Views of the samples, flattened: one per index of the first axis. A tensor with a single axis is one sample."""
     if tensor.ndim < 2:
         return [tensor.reshape(-1)]
     return list(tensor.reshape(tensor.shape[0], -1))

@@ -7,9 +7,6 @@ if hasattr(scripts.Script, "process_before_every_sampling"):
     from lib_noiseorder.webui.panel import grid_axes, panel
 
     class NoiseOrder(scripts.Script):
-        def __init__(self):
-            self.remembered = extension.RememberedNoise()
-
         def title(self):
             return panel.TITLE
 
@@ -27,7 +24,7 @@ if hasattr(scripts.Script, "process_before_every_sampling"):
             extension.refuse_bad_settings(p, args)
 
         def process_batch(self, p, *args, **kwargs):
-            extension.start_batch(p, args, self.remembered)
+            extension.start_batch(p, args)
 
         def process_before_every_sampling(self, p, *args, **kwargs):
             extension.before_sampling(p)

@@ -8,30 +8,37 @@ as usual. ComfyUI is imported when a sampler runs, not before.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..model import NoiseLevel, along_noise
-from ..ordering import Report, order_noise
-from ..settings import INFOTEXT_PREFIX, KNOBS, RECOMMENDED, Knob, NoiseOrderSettings, SettingsError
+from ..answers import Answers, foreign_say
+from ..chosen import check_without_seeds
+from ..model import NoiseLevel
+from ..ordering import order_noise
+from ..report import OrderedNoise, Report
+from ..settings import CUSTOM, INFOTEXT_PREFIX, KNOBS, RECOMMENDED, Knob, NoiseOrderSettings, SettingsError
 from .noise_keyed_draws import further_draws
 
 _KEY = "noise_order"
 _CALCULATE = "sampler_calc_cond_batch_function"
 """The host's option that stands in for its evaluation of a pair of conditionings."""
-_ROUNDING = 1e-5
-"""Relative difference between two ways of taking the same step."""
 OF_THE_WEBUI = ("compare_with_off", "show_injected")
 """Knobs about the WebUI's gallery."""
 NODE_KNOBS = tuple(knob for knob in KNOBS if knob.name not in OF_THE_WEBUI)
+_DECIDE_NOTHING = ("enabled", "preset")
 _log = logging.getLogger(__name__)
 
 
 class NoiseOrderNode:
-    """Inputs made from the table of knobs; a preset's values hold wherever an input is left at its default."""
+    """Inputs made from the table of knobs, at first with the recommended preset's values.
+
+    A node cannot tell an input that was left alone from one that was set to its default: under a preset an input at its
+    default follows the preset, any other value that contradicts it is refused. Under Custom all inputs count.
+    """
 
     CATEGORY = "sampling"
     DESCRIPTION = "Puts the initial noise of every sampler that runs this model in order."
@@ -45,9 +52,8 @@ class NoiseOrderNode:
     @classmethod
     def VALIDATE_INPUTS(cls, **values: Any) -> bool | str:
         """Whether a graph may be queued: True, or the message that names field, value and range."""
-        known = {knob.name: values[knob.name] for knob in NODE_KNOBS if values.get(knob.name) is not None}
         try:
-            NoiseOrderSettings(**known)
+            node_settings({name: value for name, value in values.items() if name != "model" and value is not None})
         except SettingsError as error:
             return str(error)
         return True
@@ -59,7 +65,7 @@ class NoiseOrderNode:
             SettingsError: a value that cannot be used.
             RuntimeError: a ComfyUI without wrappers around its samplers (before 0.3.11).
         """
-        settings = NoiseOrderSettings(**values)
+        settings = node_settings(values)
         patched = model.clone()
         if not hasattr(patched, "add_wrapper_with_key"):
             raise RuntimeError(f"{INFOTEXT_PREFIX}: this ComfyUI is too old, it has no wrappers around its samplers")
@@ -73,14 +79,36 @@ NODE_CLASS_MAPPINGS = {"NoiseOrder": NoiseOrderNode}
 NODE_DISPLAY_NAME_MAPPINGS = {"NoiseOrder": "Noise Order"}
 
 
+_DEFAULTS = NoiseOrderSettings(enabled=True, preset=RECOMMENDED).to_dict()
+
+
+def node_settings(values: Mapping[str, Any]) -> NoiseOrderSettings:
+    """The settings that a node's inputs mean.
+
+    Raises:
+        SettingsError: a value that cannot be used.
+    """
+    preset = values.get("preset", RECOMMENDED)
+    named = {**_DEFAULTS, **values}
+    if preset != CUSTOM:
+        named = {name: value for name, value in named.items() if name in _DECIDE_NOTHING or value != _DEFAULTS.get(name)}
+    settings = NoiseOrderSettings.from_dict(named)
+    try:
+        check_without_seeds(settings.chosen)
+    except ValueError as error:
+        raise SettingsError(f"{INFOTEXT_PREFIX}: {error}") from None
+    return settings
+
+
 def node_input(knob: Knob) -> tuple[Any, dict[str, Any]]:
     """A knob as an input of a node: its type, or list of choices, and its options."""
-    default = {"enabled": True, "preset": RECOMMENDED}.get(knob.name, knob.default)
-    options: dict[str, Any] = {"default": default, "tooltip": knob.help}
+    options: dict[str, Any] = {"default": _DEFAULTS[knob.name], "tooltip": knob.help}
     if knob.advanced:
         options["advanced"] = True
     if knob.choices:
         return list(knob.choices), options
+    if knob.check:
+        return "STRING", options
     if knob.kind is bool:
         return "BOOLEAN", options
     options |= {"min": knob.minimum, "max": knob.maximum, "step": knob.step}
@@ -93,16 +121,36 @@ def sampler_wrapper(settings: NoiseOrderSettings) -> Callable[..., Tensor]:
     def sample(executor, guider, sigmas, extra_args, callback, noise, latent_image=None, *rest, **more):
         if not _is_noise(noise):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, *rest, **more)
-        model = GuidedModel(executor.class_obj, guider, sigmas, extra_args["model_options"], latent_image)
-        unasked = model.why_not()
-        ordered = order_noise(settings, further_draws(noise), *((None, None) if unasked else (model, model)))
-        extra_args = {**extra_args, "model_options": model.remembering(ordered.report)}
+        options = extra_args["model_options"]
+        model = GuidedModel(executor.class_obj, guider, sigmas, options, latent_image)
+        ordered = _ordered(settings, noise, model)
+        if ordered.report.reusable_evaluations:
+            extra_args = {**extra_args, "model_options": {**options, _CALCULATE: model.answered}}
         sampled = executor(guider, sigmas, extra_args, callback, ordered.noise, latent_image, *rest, **more)
-        ordered.report.saved_evaluations = model.memory.saved // len(noise)
-        _tell(ordered.report, unasked)
+        ordered.report.reused(model.answers.reused // len(noise))
+        _tell(ordered.report)
         return sampled
 
     return sample
+
+
+def _ordered(settings: NoiseOrderSettings, noise: Tensor, model: GuidedModel) -> OrderedNoise:
+    """The ordered noise; the host's own if that fails, and the report says why."""
+    import comfy.model_management
+
+    try:
+        unknown = model.why_unknown()
+        ordered = order_noise(settings, further_draws(noise), None if unknown else model)
+        if unknown:
+            ordered.report.skip("selection and injection", unknown)
+        return ordered
+    except comfy.model_management.InterruptProcessingException:
+        raise
+    except Exception as error:
+        _log.exception("%s: failed, the picture is made all the same", INFOTEXT_PREFIX)
+        report = Report.before(noise)
+        report.skip("everything", f"{type(error).__name__}: {error}".splitlines()[0])
+        return OrderedNoise(noise, report)
 
 
 def _is_noise(noise: Any) -> bool:
@@ -110,47 +158,15 @@ def _is_noise(noise: Any) -> bool:
     return isinstance(noise, Tensor) and bool(torch.count_nonzero(noise))
 
 
-def _tell(report: Report, unasked: str | None) -> None:
-    chosen = f", chosen {report.chosen}" if report.chosen else ""
-    cost = report.evaluations - report.saved_evaluations
-    _log.info("%s: %d evaluations more, %.1f s%s", INFOTEXT_PREFIX, cost, report.seconds, chosen)
+def _tell(report: Report) -> None:
+    chosen = f", chosen {' '.join(map(str, report.chosen))}" if any(report.chosen) else ""
+    _log.info("%s: %d evaluations more, %.1f s%s", INFOTEXT_PREFIX, report.extra_evaluations, report.seconds, chosen)
     for reason in report.skipped:
-        _log.warning("%s: skipped %s%s", INFOTEXT_PREFIX, reason, f" ({unasked})" if unasked else "")
-
-
-class Memory:
-    """What the model answered, for a sampler that asks the same again.
-
-    Attributes:
-        saved: evaluations that the sampler did not pay again, over all pictures.
-    """
-
-    def __init__(self) -> None:
-        self.saved = 0
-        self._answers: list[tuple[Tensor, float, Any, Tensor]] = []
-
-    def note(self, x: Tensor, sigma: float, cond: Any, answer: Tensor) -> None:
-        self._answers.append((x, sigma, cond, answer))
-
-    def recall(self, x: Tensor, sigma: float, cond: Any) -> Tensor | None:
-        """The answer for x; its rows may stem from different questions, as every picture has its own winner."""
-        same = [known for known in self._answers if known[0].shape == x.shape and known[1] == sigma and known[2] is cond]
-        rows = []
-        for index, row in enumerate(x):
-            limit = _ROUNDING * row.abs().max()
-            near = (answer[index] for seen, _, _, answer in same if (seen[index] - row).abs().max() <= limit)
-            rows.append(next(near, None))
-        if any(row is None for row in rows):
-            return None
-        self.saved += len(rows)
-        return torch.stack(rows)
-
-    def forget(self) -> None:
-        self._answers.clear()
+        _log.warning("%s: skipped %s", INFOTEXT_PREFIX, reason)
 
 
 class GuidedModel:
-    """The model behind a guider; `lib_noiseorder.model.Denoiser` and `lib_noiseorder.selection.Preview`.
+    """The model behind a guider; a `lib_noiseorder.model.Model`.
 
     It is asked below guidance, where the host evaluates a batch of conditionings: other nodes' patches of the model,
     ControlNet and regional prompts count, their guidance does not. Noisy latents are in the host's convention,
@@ -162,16 +178,20 @@ class GuidedModel:
 
         self._sampler, self._guider, self._sigmas, self._latent = sampler, guider, sigmas, latent
         self._options = options
-        self.memory = Memory()
-        steps = getattr(getattr(sampler, "sampler_function", None), "__name__", None)
-        self.follows = steps == "sample_euler" and not sampler.extra_options.get("s_churn", 0) and _CALCULATE not in options
+        self.answers = Answers(rounding=1e-5)
+        function = getattr(getattr(sampler, "sampler_function", None), "__name__", None)
+        self.takes_euler_steps = function == "sample_euler" and not sampler.extra_options.get("s_churn", 0)
         self._sampling = guider.inner_model.model_sampling
         self._flow = isinstance(self._sampling, comfy.model_sampling.CONST)
         self.family = "flow" if self._flow else "eps"
         self._positive, self._negative = guider.conds.get("positive"), guider.conds.get("negative")
         self.guidance = 1.0 if self._negative is None else float(getattr(guider, "cfg", 1.0))
 
-    def why_not(self) -> str | None:
+    latents_per_call = 1
+    cond_evaluations = 1
+    pair_evaluations = 2
+
+    def why_unknown(self) -> str | None:
         """Why the model cannot be asked; None if it can."""
         import comfy.model_sampling
 
@@ -183,36 +203,39 @@ class GuidedModel:
             return f"{type(self._guider).__name__} has no positive prompt"
         return None
 
-    # -- Denoiser --------------------------------------------------------------------------------------------------
-
-    def __call__(self, noise: Tensor, timestep: float) -> Tensor:
-        table = self._table()
-        level = self.level(timestep) if self._flow else self._level(table[round(timestep * (len(table) - 1))].item())
-        x = noise if self._flow else noise * (level.sigma**2 + self._data_scale() ** 2) ** 0.5
-        return along_noise(self.predict(x, level), x, level, "x0", flow=self._flow)
-
-    # -- Preview ---------------------------------------------------------------------------------------------------
+    # -- Model -----------------------------------------------------------------------------------------------------
 
     @property
-    def levels(self) -> list[NoiseLevel]:
+    def sampler_levels(self) -> list[NoiseLevel]:
         return [self._level(sigma) for sigma in self._sigmas.tolist() if sigma > 0]
+
+    @cached_property
+    def reuses_answers(self) -> bool:
+        return _CALCULATE not in self._options and foreign_say(self._guider.inner_model.diffusion_model) is None
 
     def start(self, noise: Tensor) -> Tensor:
         full = self._sampler.max_denoise(self._guider, self._sigmas)
         latent = torch.zeros_like(noise) if self._latent is None else self._latent
         return self._sampling.noise_scaling(self._sigmas[0], noise.clone(), latent, full)
 
-    def level(self, noise_share: float) -> NoiseLevel:
+    def noisy(self, noise: Tensor, level: NoiseLevel) -> Tensor:
+        return noise if self._flow else noise * (level.sigma**2 + self._data_scale() ** 2) ** 0.5
+
+    def level_at(self, timestep: float) -> NoiseLevel:
+        table = self._table()
+        return self.nearest_level(timestep) if self._flow else self._level(table[round(timestep * (len(table) - 1))].item())
+
+    def nearest_level(self, noise_share: float) -> NoiseLevel:
         sigma = noise_share if self._flow else noise_share / (1 - noise_share)
         table = self._table()
         return self._level(table[(table - sigma).abs().argmin()].item())
 
-    def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
-        return self._ask(x, level, [self._positive])[0]
+    def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
+        return [self._ask(x, level, [self._positive])[0] for x, level in zip(latents, levels)]
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        prompted, unprompted = self._ask(x, level, [self._positive, self._negative])
-        return prompted, unprompted
+        cond, uncond = self._ask(x, level, [self._positive, self._negative])
+        return cond, uncond
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -235,25 +258,19 @@ class GuidedModel:
         # the host's function wants a pair, and leaves out what is None
         answers = comfy.samplers.calc_cond_batch(self._guider.inner_model, [*conds, None][:2], x, sigma, self._options)
         for cond, answer in zip(conds, answers):
-            self.memory.note(x, level.sigma, cond, answer)
+            self.answers.note((level.sigma, cond), x, answer)
         return answers
 
     # -- the sampler's own run -------------------------------------------------------------------------------------
 
-    def remembering(self, report: Report) -> dict[str, Any]:
-        """The options for the sampler's run: its first calls are answered from memory after a selection."""
-        if not report.chosen or _CALCULATE in self._options:
-            return self._options
-        return {**self._options, _CALCULATE: self._recalled}
-
-    def _recalled(self, args: dict[str, Any]) -> list[Tensor]:
+    def answered(self, args: dict[str, Any]) -> list[Tensor]:
         """Stands in for the host's evaluation of a pair of conditionings; asks for what is not remembered."""
         import comfy.samplers
 
         conds, x, sigma = args["conds"], args["input"], args["sigma"]
-        known = [None if cond is None else self.memory.recall(x, float(sigma[0]), cond) for cond in conds]
+        known = [None if cond is None else self.answers.recall((float(sigma[0]), cond), x) for cond in conds]
         if all(answer is None for answer in known):
-            self.memory.forget()
+            self.answers.forget()
         unknown = [cond if answer is None else None for cond, answer in zip(conds, known)]
         if any(cond is not None for cond in unknown):
             asked = comfy.samplers.calc_cond_batch(args["model"], unknown, x, sigma, args["model_options"])

@@ -13,7 +13,7 @@ _KEPT = 16
 """How many draws are kept for being asked again; the others are drawn again."""
 
 
-def further_draws(first: Tensor, layout: list[slice] | None = None) -> Callable[[int], Tensor]:
+def further_draws(first: Tensor) -> Callable[[int], Tensor]:
     """`draw(k)` for a host's own noise: draw 1 is that noise, the others come from local generators keyed by it.
 
     The key of a picture is the hash of its own first noise: wherever that came from (a seed, one generator, one
@@ -22,23 +22,21 @@ def further_draws(first: Tensor, layout: list[slice] | None = None) -> Callable[
 
     Args:
         first: the host's noise [B, …], floating point.
-        layout: slices of the first axis that make up one sample each, for sparse features [M, C].
 
     Returns:
         A function that gives noise of `first`'s shape, dtype and device; k = 1 is `first` itself.
     """
-    samples = layout if layout is not None else [slice(index, index + 1) for index in range(len(first))]
-    keys = [hashlib.sha256(_bytes(first[rows])).digest() for rows in samples]
+    keys = [hashlib.sha256(_bytes(picture)).digest() for picture in first]
 
     @lru_cache(maxsize=_KEPT)
     def draw(k: int) -> Tensor:
         if k == 1:
             return first
         noise = torch.empty(first.shape, dtype=torch.float32)
-        for key, rows in zip(keys, samples):
+        for row, key in enumerate(keys):
             digest = hashlib.sha256(b"noise order: draw %d of " % k + key).digest()
             generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
-            noise[rows] = torch.randn(noise[rows].shape, generator=generator)
+            noise[row] = torch.randn(noise[row].shape, generator=generator)
         return noise.to(first.device, first.dtype)
 
     return draw

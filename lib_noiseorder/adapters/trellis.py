@@ -10,17 +10,22 @@ has a slice. TRELLIS itself is not imported: whoever has a pipeline has it alrea
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..answers import is_replaced, shadow
+from ..chosen import check_without_seeds, part_of
 from ..model import NoiseLevel
-from ..ordering import OrderedNoise, Report, order_noise
-from ..settings import INFOTEXT_PREFIX, RECOMMENDED, NoiseOrderSettings
+from ..ordering import order_noise
+from ..report import Report
+from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings
+from .given_settings import given_settings
 from .noise_keyed_draws import further_draws
 
 SAMPLERS = ("sparse_structure_sampler", "slat_sampler")
@@ -35,20 +40,49 @@ class OrderedTrellis:
 
     def __init__(self, pipeline: Any, settings: NoiseOrderSettings):
         self.reports: list[Report] = []
-        self._samplers = [getattr(pipeline, name) for name in SAMPLERS]
-        for sampler in self._samplers:
-            vars(sampler)["sample"] = functools.partial(_sample, sampler, sampler.sample, settings, self.reports)
+        self._settings = settings
+        self._pictures = 0
+        samplers = [getattr(pipeline, name) for name in SAMPLERS]
+        self._restore = [shadow(sampler, "sample", functools.partial(self._sample, sampler)) for sampler in samplers]
+
+    @property
+    def chosen(self) -> str:
+        """What the setting `chosen` has to be for the same draws again."""
+        return " ".join(str(draw) for report in self.reports for draw in report.chosen)
 
     def undo(self) -> None:
         """Give the samplers their own functions back; a second time changes nothing."""
-        while self._samplers:
-            vars(self._samplers.pop()).pop("sample", None)
+        while self._restore:
+            self._restore.pop()()
 
     def __enter__(self) -> OrderedTrellis:
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.undo()
+
+    def _sample(self, sampler: Any, original: Callable[..., Any], model: Any, noise: Any, *args: Any, **kwargs: Any) -> Any:
+        """Stands in for a sampler's `sample`: the questions, then the sampler with the ordered noise."""
+        bound = inspect.signature(original).bind(model, noise, *args, **kwargs)
+        bound.apply_defaults()
+        call = {name: value for name, value in bound.arguments.items() if name not in ("model", "noise", "kwargs")}
+        call |= bound.arguments.get("kwargs", {})
+        if hasattr(noise, "feats"):
+            feats = []
+            for index, rows in enumerate(noise.layout):
+                asked = FlowModel(sampler, model, _of_sample(call, index, noise), _alone(noise, rows))
+                feats.append(self._ordered(noise.feats[None, rows], asked)[0])
+            noise = noise.replace(torch.cat(feats))
+        else:
+            noise = self._ordered(noise, FlowModel(sampler, model, call, None))
+        return original(model, noise, *args, **kwargs)
+
+    def _ordered(self, first: Tensor, model: FlowModel) -> Tensor:
+        chosen = part_of(self._settings.chosen, self._pictures, len(first))
+        self._pictures += len(first)
+        ordered = order_noise(dataclasses.replace(self._settings, chosen=chosen), further_draws(first), model)
+        self.reports.append(ordered.report)
+        return ordered.noise
 
 
 def order_trellis(pipeline: Any, settings: NoiseOrderSettings | Mapping[str, Any] | None = None) -> OrderedTrellis:
@@ -57,38 +91,39 @@ def order_trellis(pipeline: Any, settings: NoiseOrderSettings | Mapping[str, Any
     Args:
         pipeline: a TrellisImageTo3DPipeline or TrellisTextTo3DPipeline. Seeds, sampler parameters and several images
             work as ever; the global random state is drawn from by TRELLIS alone.
-        settings: what to do; a mapping is read by `NoiseOrderSettings.from_dict`. Without them the recommended preset.
+        settings: what to do; see `given_settings`. `chosen` lists draws in the order of the reports, or one for all.
 
     Raises:
         TypeError: no TRELLIS pipeline, or samplers that are not its flow samplers.
         ValueError: settings that cannot be used, or a pipeline that is ordered already.
         What the model raises passes through its samplers.
     """
-    if settings is None:
-        settings = NoiseOrderSettings(enabled=True, preset=RECOMMENDED)
-    elif not isinstance(settings, NoiseOrderSettings):
-        settings = NoiseOrderSettings.from_dict(settings)
+    settings = given_settings(settings)
+    check_without_seeds(settings.chosen)
     for name in SAMPLERS:
         sampler = getattr(pipeline, name, None)
         if sampler is None:
             raise TypeError(f"{INFOTEXT_PREFIX}: a {type(pipeline).__name__} has no {name}; it is no TRELLIS pipeline")
         if not all(hasattr(sampler, part) for part in ("sample", "_inference_model", "_v_to_xstart_eps", "sigma_min")):
             raise TypeError(f"{INFOTEXT_PREFIX}: {name} is a {type(sampler).__name__}, not one of TRELLIS' flow samplers")
-        if "sample" in vars(sampler):
+        if is_replaced(sampler, "sample"):
             raise ValueError(f"{INFOTEXT_PREFIX}: the pipeline's {name} is replaced already; undo that first")
     return OrderedTrellis(pipeline, settings)
 
 
 class FlowModel:
-    """A sampler's model for one prompt; `lib_noiseorder.model.Denoiser` and `lib_noiseorder.selection.Preview`.
+    """A sampler's model for one prompt; a `lib_noiseorder.model.Model`.
 
     x = (1 − t)·x0 + (sigma_min + (1 − sigma_min)·t)·eps, and the model predicts the velocity. It is asked below the
     sampler's guidance. Where the pipeline was given several images for one object, the questions take turns.
     """
 
     family = "flow"
-    follows = False
-    """Nothing is remembered for the sampler."""
+    takes_euler_steps = True
+    reuses_answers = False
+    latents_per_call = 1
+    cond_evaluations = 1
+    pair_evaluations = 2
 
     def __init__(self, sampler: Any, model: Any, call: Mapping[str, Any], sparse: Any | None):
         self._sampler, self._model, self._sparse = sampler, model, sparse
@@ -100,33 +135,30 @@ class FlowModel:
         self.guidance = 1 + float(call.get("cfg_strength", 0.0)) if guided else 1.0
         steps, shift = call["steps"], call["rescale_t"]
         times = [1 - number / steps for number in range(steps)]
-        self._times = [shift * t / (1 + (shift - 1) * t) for t in times]
+        self.sampler_levels = [self.nearest_level(shift * t / (1 + (shift - 1) * t)) for t in times]
         own = {"cond", "neg_cond", "cfg_interval", "cfg_strength", "steps", "rescale_t", "verbose"}
         self._more = {name: value for name, value in call.items() if name not in own}
         # guidance is added by subclasses; the first class of the line asks the model once, with one prompt
         kinds = [kind for kind in type(sampler).__mro__ if "_inference_model" in vars(kind)]
         self._inference = vars(kinds[-1])["_inference_model"]
 
-    # -- Denoiser --------------------------------------------------------------------------------------------------
-
-    def __call__(self, noise: Tensor, timestep: float) -> Tensor:
-        return self._velocity(noise, timestep, self._cond)
-
-    # -- Preview ---------------------------------------------------------------------------------------------------
-
-    @property
-    def levels(self) -> list[NoiseLevel]:
-        return [self.level(t) for t in self._times]
+    # -- Model -----------------------------------------------------------------------------------------------------
 
     def start(self, noise: Tensor) -> Tensor:
         return noise
 
-    def level(self, noise_share: float) -> NoiseLevel:
+    def noisy(self, noise: Tensor, level: NoiseLevel) -> Tensor:
+        return noise
+
+    def nearest_level(self, noise_share: float) -> NoiseLevel:
         least = self._sampler.sigma_min
         return NoiseLevel(1 - noise_share, least + (1 - least) * noise_share)
 
-    def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
-        return self._clean(x, level, self._cond)
+    def level_at(self, timestep: float) -> NoiseLevel:
+        return self.nearest_level(timestep)
+
+    def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
+        return [self._clean(x, level, self._cond) for x, level in zip(latents, levels)]
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         return self._clean(x, level, self._cond), self._clean(x, level, self._neg_cond)
@@ -146,33 +178,6 @@ class FlowModel:
         with torch.no_grad():
             velocity = self._inference(self._sampler, self._model, shown, t, cond, **self._more)
         return velocity if self._sparse is None else velocity.feats[None]
-
-
-def _sample(
-    sampler: Any, original: Callable[..., Any], settings: NoiseOrderSettings, reports: list[Report], model: Any, noise: Any,
-    *args: Any, **kwargs: Any,
-) -> Any:  # fmt: skip
-    """Stands in for a sampler's `sample`: the questions, then the sampler with the ordered noise."""
-    bound = inspect.signature(original).bind(model, noise, *args, **kwargs)
-    bound.apply_defaults()
-    call = {name: value for name, value in bound.arguments.items() if name not in ("model", "noise", "kwargs")}
-    call |= bound.arguments.get("kwargs", {})
-
-    def order(first: Tensor, call: Mapping[str, Any], sparse: Any | None) -> OrderedNoise:
-        asked = FlowModel(sampler, model, call, sparse)
-        ordered = order_noise(settings, further_draws(first), asked, asked)
-        ordered.report.saved_evaluations = 0  # the sampler asks everything again
-        reports.append(ordered.report)
-        return ordered
-
-    if hasattr(noise, "feats"):
-        feats = []
-        for index, rows in enumerate(noise.layout):
-            feats.append(order(noise.feats[None, rows], _of_sample(call, index, noise), _alone(noise, rows)).noise[0])
-        noise = noise.replace(torch.cat(feats))
-    else:
-        noise = order(noise, call, None).noise
-    return original(model, noise, *args, **kwargs)
 
 
 def _alone(noise: Any, rows: slice) -> Any:

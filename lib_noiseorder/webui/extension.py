@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from fastapi import HTTPException
 from modules import errors
 
+from ..chosen import chosen_draws
 from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings, SettingsError
-from .job import outcome
-from .job import plain_copies as twin
-from .job import sheets as showing
+from .job import outcome, plain_copies, sheets
 from .job.inner_passes import is_inner_pass
 from .job.session import Session, forget
-from .model.remembered import RememberedNoise
-from .panel import grid_axes as grid
+from .panel import grid_axes
 
 
 def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:
@@ -24,7 +23,7 @@ def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:
     The hosts log and swallow what a hook raises, so the job's own `init`, which runs next, raises it.
     """
     outcome.forget(p)
-    showing.taken(p)
+    sheets.taken(p)
     try:
         _settings(p, args)
     except SettingsError as error:
@@ -37,12 +36,8 @@ def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:
             p.init = init
 
 
-def start_batch(p: Any, args: Sequence[Any], remembered: RememberedNoise | None = None) -> None:
-    """`process_batch`: arm the noise source, or leave without a trace.
-
-    Args:
-        remembered: the ordered noise of earlier jobs; None remembers nothing.
-    """
+def start_batch(p: Any, args: Sequence[Any]) -> None:
+    """`process_batch`: arm the noise source, or leave without a trace."""
     previous = Session.of(p)
     if previous is not None:
         previous.close(p)
@@ -55,8 +50,12 @@ def start_batch(p: Any, args: Sequence[Any], remembered: RememberedNoise | None 
         p.extra_generation_params[f"{INFOTEXT_PREFIX} error"] = message
         p.comment(f"{INFOTEXT_PREFIX}: {message}")
         return
-    if settings.enabled and (settings.inner_passes or not is_inner_pass(p)):
-        Session(settings, remembered).arm(p)
+    inner = is_inner_pass(p)
+    if settings.enabled and (settings.inner_passes or not inner):
+        replays = not inner and not _collects_pictures(p)
+        if not replays:
+            settings = dataclasses.replace(settings, chosen="")
+        Session(settings, names_choice=replays).arm(p)
 
 
 def before_sampling(p: Any) -> None:
@@ -74,14 +73,14 @@ def end_batch(p: Any) -> None:
 
 
 def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
-    """`postprocess`: add the plain twins and the sheets that were asked for to the gallery.
+    """`postprocess`: add the plain copies and the sheets that were asked for to the gallery.
 
     Args:
         processed: what the host is about to show.
         switch: where in the job's script arguments our first one stands.
     """
     outcome.forget(p)
-    shown = showing.taken(p)
+    shown = sheets.taken(p)
     try:
         settings = _settings(p, args)
     except SettingsError:
@@ -90,9 +89,9 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
         return
     extras = []
     if settings.compare_with_off:
-        extras.append(("the plain twins", lambda: twin.add_plain_twins(p, processed, switch)))
+        extras.append(("the plain copies", lambda: plain_copies.add_plain_copies(p, processed, switch)))
     if shown:
-        extras.append(("the sheets of what was injected", lambda: showing.add_sheets(shown, processed)))
+        extras.append(("the sheets of what was injected", lambda: sheets.add_sheets(shown, processed)))
     for what, add in extras:
         try:
             add()
@@ -102,4 +101,18 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
 
 
 def _settings(p: Any, args: Sequence[Any]) -> NoiseOrderSettings:
-    return grid.in_cell(p, NoiseOrderSettings.from_args(args))
+    settings = grid_axes.in_cell(p, NoiseOrderSettings.from_args(args))
+    try:
+        chosen_draws(settings.chosen, pictures=0, seeds=[])
+    except ValueError as error:
+        raise SettingsError(f"{INFOTEXT_PREFIX}: {error}") from None
+    return settings
+
+
+def _collects_pictures(p: Any) -> bool:
+    """Whether one picture may be made of several jobs with one seed, as SD upscale's tiles: a script chosen in img2img.
+
+    Every tile chooses for itself, so no single draw would make that picture again.
+    """
+    arguments = getattr(p, "script_args", None)
+    return hasattr(p, "init_images") and bool(arguments) and bool(arguments[0])

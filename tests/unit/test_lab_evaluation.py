@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lib_noiseorder.plans import AUTOMATIC, extra_evaluations
-from lib_noiseorder.selection import SelectedNoise, SelectionReport, select
+from lib_noiseorder.selection import select
 from lib_noiseorder.tools.lab import arms, evaluation
-from lib_noiseorder.tools.lab.arms import Arm, LabPreview, seed_draws
+from lib_noiseorder.tools.lab.arms import Arm, PromptedModel, seed_draws
 from lib_noiseorder.tools.lab.commands import add_commands
 from lib_noiseorder.tools.lab.evaluation import evaluate, pairs_of
 from lib_noiseorder.tools.lab.model import LabModel
@@ -99,16 +99,16 @@ def test_draws_are_independent_gaussians_of_the_seed():
 
 
 @pytest.mark.parametrize(("family", "left"), [("eps", 30), ("flow", 25)])
-def test_finishing_from_the_glances_gives_the_plain_picture_and_pays_less(family, left):
+def test_finishing_from_remembered_answers_gives_the_plain_picture_and_pays_less(family, left):
     model, prompts = LabModel(family), [Prompt("red", "circle"), Prompt("blue", "square", count=2)]
     noise = seed_draws([1, 2])(1)
     plain = model.sample(noise, prompts)
-    preview = LabPreview(model, prompts)
-    selected = select(AUTOMATIC[family], lambda k: noise, preview)  # equal draws: whichever wins, the noise is the same
+    asked = PromptedModel(model, prompts)
+    assert torch.equal(select(AUTOMATIC[family], lambda k: noise, asked).noise, noise)  # equal draws, whichever wins
     model.evaluations = 0
-    torch.testing.assert_close(preview.finish(selected), plain, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(asked.finish(noise), plain, atol=1e-4, rtol=1e-4)
     assert model.evaluations == left
-    torch.testing.assert_close(preview.finish(SelectedNoise(noise, (), SelectionReport())), plain, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(PromptedModel(model, prompts).finish(noise), plain, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["eps", "flow"])

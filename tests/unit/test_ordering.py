@@ -88,10 +88,10 @@ def test_a_picture_with_nan_predictions_keeps_its_erased_noise_and_the_report_sa
     assert ordered.report.skipped == ["injection: the model's predictions are not finite for 1 of 3 pictures"]
 
 
-def test_no_denoiser_costs_the_injection_only():
+def test_no_model_costs_the_injection_only():
     ordered = order_noise(settings(erasure_samples=2), draw, None)
     assert torch.equal(ordered.noise, erase([draw(1), draw(2)]))
-    assert ordered.report.skipped == ["injection: no denoiser for this model"]
+    assert ordered.report.skipped == ["injection: no model to ask"]
 
 
 def test_half_precision_and_video_shapes():

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from lib_noiseorder import NoiseOrderSettings, order_noise
 from lib_noiseorder.tools.lab.model import LabModel
-from lib_noiseorder.tools.lab.preview import LabPreview
+from lib_noiseorder.tools.lab.prompted import PromptedModel
 from lib_noiseorder.tools.lab.world import Prompt, to_tokens
 
 
@@ -97,27 +97,28 @@ def test_a_real_network_is_the_peak_and_not_what_ordering_adds():
     model, prompts = LabModel("eps"), [Prompt.parse("red circle")] * 2
     noise = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     latent = noise.numel() * 4
-    denoiser = model.denoiser(prompts)
+    asked = PromptedModel(model, prompts)
     settings = NoiseOrderSettings(enabled=True, erasure_samples=1)
     there = [*model.net.parameters(), *model.net.buffers(), noise]
     tokens = to_tokens(prompts)
     step = peak(lambda: model.predict_pair(noise, 0.9, tokens), [*there, tokens])
-    ordering = peak(lambda: order_noise(settings, lambda k: noise, denoiser), there)
+    ordering = peak(lambda: order_noise(settings, lambda k: noise, asked), there)
     print(f"injection {(ordering - step) / latent:.1f} latents beside a step's {step / latent:.0f}")
     assert ordering <= step + 4 * latent, (step, ordering, latent)
     assert step > 20 * latent, "the network is too small to prove anything"
 
 
-def test_a_selection_keeps_its_noises_and_glances_and_no_more():
+def test_a_selection_keeps_its_noises_and_answers_and_no_more():
     model, prompts = LabModel("flow"), [Prompt.parse("red circle")] * 2
     noise = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
     latent = noise.numel() * 4
-    preview = LabPreview(model, prompts)
-    x = preview.start(noise)
+    asked = PromptedModel(model, prompts)
+    x = asked.start(noise)
     there = [*model.net.parameters(), *model.net.buffers(), noise, x]
-    pair = peak(lambda: preview.predict_pair(x, preview.levels[0]), there)
+    pair = peak(lambda: asked.predict_pair(x, asked.sampler_levels[0]), there)
     settings = NoiseOrderSettings(enabled=True, preset="Automatic")
-    whole = peak(lambda: order_noise(settings, lambda k: noise * k / k, None, preview), there)
-    glances, draws = 4, 2  # the plan of a flow model at 16 steps: two draws, four calls of the sampler, two answers each
+    whole = peak(lambda: order_noise(settings, lambda k: noise * k / k, asked), there)
+    # the plan of a flow model at 16 steps: two draws, four calls of the sampler, each kept with its two answers
+    predictions, draws = 4, 2
     print(f"selection {(whole - pair) / latent:.1f} latents beside a pair's {pair / latent:.0f}")
-    assert whole <= pair + (draws * (2 * glances + 2) + 4) * latent
+    assert whole <= pair + (draws * (3 * predictions + 2) + 4) * latent

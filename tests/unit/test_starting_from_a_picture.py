@@ -3,8 +3,7 @@
 import pytest
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.model import NoiseLevel
-from lib_noiseorder.ordering import questions, starting_from_a_picture
+from lib_noiseorder.ordering import starting_from_a_picture
 
 
 def test_the_strength_fades_with_the_denoising_strength():
@@ -23,24 +22,3 @@ def test_no_key_timestep_is_noisier_than_the_start():
     assert starting_from_a_picture(settings, 0.5, 0.0).layout_timestep == 0.01
     whole = starting_from_a_picture(settings, 1.0, 1.0)
     assert (whole.layout_timestep, whole.structure_timestep, whole.detail_timestep) == (1.0, 0.5, 0.01)
-
-
-class Host:
-    family, guidance, follows = "flow", 3.0, True
-    levels = tuple(NoiseLevel.flow(1 - k / 20) for k in range(20))
-
-
-@pytest.mark.parametrize(
-    "values, expected",
-    [
-        ({}, 3),
-        ({"detail_weight": 0}, 2),
-        ({"strength": 0}, 0),
-        ({"preset": "Light"}, 2 * 2),
-        ({"strength": 0, "selection": "automatic", "selection_draws": 3}, 3 * (5 + 1)),
-        ({"strength": 0.1, "selection": "light"}, 2 * 2 + 3),
-    ],
-    ids=str,
-)
-def test_the_number_of_questions_is_known_beforehand(values, expected):
-    assert questions(NoiseOrderSettings(enabled=True, **values), Host()) == expected

@@ -13,18 +13,22 @@ from __future__ import annotations
 import inspect
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...model import NoiseLevel, along_noise, clean
-from ...ordering import Draw, OrderedNoise, Report, order_noise
-from ...settings import INFOTEXT_PREFIX, RECOMMENDED, NoiseOrderSettings
+from ...chosen import check_without_seeds
+from ...model import Draw, NoiseLevel, clean
+from ...ordering import order_noise
+from ...report import OrderedNoise, Report
+from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
+from ..given_settings import given_settings
 from ..noise_keyed_draws import further_draws
-from .probe import Conversation, Question
+from .models import Answer, AnsweredModels, denoising_models, forwards_replaced, why_not_remembered
+from .probe import PipelineProbe, Question
 from .schedule import Schedule, is_known, takes_euler_steps
 
 SUPPORTED = (
@@ -62,7 +66,7 @@ def order_latents(
     Args:
         pipe: one of SUPPORTED, with any scheduler of discrete timesteps. Adapters, offloading and guidance are honoured.
         prompt: as in the pipeline's call; None where `prompt_embeds` are given.
-        settings: what to do; a mapping is read by `NoiseOrderSettings.from_dict`. Without them the recommended preset.
+        settings: what to do; see `given_settings`. `chosen` lists draws in the order of the pictures, or one for all.
         call: the other arguments of the pipeline's call. `latents` among them are taken for draw 1; without them it is
             the pipeline's own noise for `generator`, or for the global random state. Callbacks are not called.
 
@@ -108,26 +112,28 @@ def run_ordered(
     Raises:
         Interrupted: another thread interrupted the pipeline while its model was asked, so that there is no picture.
     """
-    ordered, conversation = _order(pipe, prompt, settings, call, remembers=True)
-    if conversation.result is None:
+    ordered, probe = _order(pipe, prompt, settings, call, remembers=True)
+    if probe.result is None:
         raise Interrupted(f"{INFOTEXT_PREFIX}: interrupted while the model was asked")
     if prompt is not None:
         call["prompt"] = prompt
     call["latents"] = ordered.noise
-    if not ordered.report.chosen:
+    if not ordered.report.reusable_evaluations:
         return OrderedRun(pipe(**call), ordered.noise, ordered.report)
-    with conversation.memory.answering(pipe, len(ordered.noise)):
+    pictures = len(ordered.noise)
+    with forwards_replaced(denoising_models(pipe), AnsweredModels(probe.answers, pictures).forward):
         output = pipe(**call)
-    ordered.report.saved_evaluations = conversation.memory.saved // len(ordered.noise)
+    ordered.report.reused(probe.answers.reused // pictures)
     return OrderedRun(output, ordered.noise, ordered.report)
 
 
 def _order(
     pipe: Any, prompt: Any, settings: NoiseOrderSettings | Mapping[str, Any] | None, call: Mapping[str, Any], remembers: bool
-) -> tuple[OrderedNoise, Conversation]:
-    """The work of `order_latents`; with the conversation, which remembers what was answered."""
+) -> tuple[OrderedNoise, PipelineProbe]:
+    """The work of `order_latents`; with the probe, which remembers what was answered."""
     started = time.perf_counter()
-    settings = _settings(settings)
+    settings = given_settings(settings)
+    check_without_seeds(settings.chosen)
     # some pipelines write into the dictionaries they are given
     call = {name: dict(value) if type(value) is dict else value for name, value in call.items()}
     if prompt is not None:
@@ -140,27 +146,26 @@ def _order(
     call["output_type"] = "latent"
     if given is not None:  # the pipeline would not draw, and so must nobody's generator be advanced
         call["generator"] = torch.Generator().manual_seed(0)
+    reuses = remembers and why_not_remembered(denoising_models(pipe)) is None
     draw: Draw | None = None
 
-    def work(conversation: Conversation) -> OrderedNoise:
+    def work(probe: PipelineProbe) -> OrderedNoise:
         nonlocal draw
         if draw is None:
-            draw = further_draws(_first(conversation.noise, given, type(pipe).__name__))
-        follows = remembers and takes_euler_steps(conversation.scheduler, call)
-        model = PipelineModel(conversation, _guidance(pipe, call), follows)
-        return order_noise(settings, draw, model, model)
+            draw = further_draws(_first(probe.noise, given, type(pipe).__name__))
+        model = PipelineModel(probe, _guidance(pipe, call), takes_euler_steps(probe.scheduler, call), reuses)
+        return order_noise(settings, draw, model)
 
-    conversation = Conversation(pipe, work)
-    ordered = conversation.run(call)
+    probe = PipelineProbe(pipe, work)
+    ordered = probe.run(call)
     if ordered is None:
-        if conversation.noise is None:
+        if probe.noise is None:
             raise RuntimeError(f"{INFOTEXT_PREFIX}: {type(pipe).__name__} ended without sampling")
-        noise = _first(conversation.noise, given, type(pipe).__name__)
+        noise = _first(probe.noise, given, type(pipe).__name__)
         ordered = OrderedNoise(noise, Report.before(noise))
         ordered.report.skipped.append("everything: interrupted")
     ordered.report.seconds = time.perf_counter() - started
-    ordered.report.saved_evaluations = 0  # not before the pipeline's own call
-    return ordered, conversation
+    return ordered, probe
 
 
 def _first(own: Tensor, given: Tensor | None, pipeline: str) -> Tensor:
@@ -174,58 +179,52 @@ def _first(own: Tensor, given: Tensor | None, pipeline: str) -> Tensor:
 
 
 class PipelineModel:
-    """A pipeline in conversation; `lib_noiseorder.model.Denoiser` and `lib_noiseorder.selection.Preview`.
+    """A pipeline that is being asked; a `lib_noiseorder.model.Model`.
 
     Noisy latents are variance preserving for eps-, v- and x0-models, x = (1 − sigma)·x0 + sigma·eps for flow models.
     """
 
-    def __init__(self, conversation: Conversation, guidance: float, follows: bool):
-        self.follows = follows
-        self._conversation = conversation
-        self._schedule = Schedule(conversation.scheduler)
-        self.guidance = guidance if conversation.guided else 1.0
+    latents_per_call = 1
+    cond_evaluations = 1
+    pair_evaluations = 2
+
+    def __init__(self, probe: PipelineProbe, guidance: float, takes_euler_steps: bool, reuses_answers: bool):
+        self.takes_euler_steps, self.reuses_answers = takes_euler_steps, reuses_answers
+        self._probe = probe
+        self._schedule = Schedule(probe.scheduler)
+        self.guidance = guidance if probe.guided else 1.0
         self.family = "flow" if self._schedule.parameterisation == "flow" else "eps"
-
-    # -- Denoiser --------------------------------------------------------------------------------------------------
-
-    def __call__(self, noise: Tensor, timestep: float) -> Tensor:
-        host_timestep, level = self._schedule.at(timestep)
-        output = self._conversation.ask(Question(noise, host_timestep)).prompted
-        return along_noise(output.float(), noise.float(), level, self._schedule.parameterisation)
-
-    # -- Preview ---------------------------------------------------------------------------------------------------
-
-    @property
-    def levels(self) -> list[NoiseLevel]:
-        return list(self._schedule.course)
+        self.sampler_levels = list(self._schedule.sampler_levels)
 
     def start(self, noise: Tensor) -> Tensor:
         return self._schedule.start(noise.float())
 
-    def level(self, noise_share: float) -> NoiseLevel:
-        return self._schedule.nearest(noise_share)
+    def noisy(self, noise: Tensor, level: NoiseLevel) -> Tensor:
+        return noise.float()
 
-    def predict(self, x: Tensor, level: NoiseLevel) -> Tensor:
-        return self._clean(self._ask(x, level, False).prompted, x, level)
+    def level_at(self, timestep: float) -> NoiseLevel:
+        return self._schedule.level_at(timestep)
+
+    def nearest_level(self, noise_share: float) -> NoiseLevel:
+        return self._schedule.nearest_level(noise_share)
+
+    def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
+        return [self._clean(self._ask(x, level, False).cond, x, level) for x, level in zip(latents, levels)]
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         answer = self._ask(x, level, True)
-        return self._clean(answer.prompted, x, level), self._clean(answer.unprompted, x, level)
+        if answer.uncond is None:
+            raise RuntimeError("the pipeline did not ask its model without the prompt")
+        return self._clean(answer.cond, x, level), self._clean(answer.uncond, x, level)
 
-    def _ask(self, x: Tensor, level: NoiseLevel, pair: bool) -> Any:
-        return self._conversation.ask(Question(x, self._schedule.timestep(level), pair))
+    def _ask(self, x: Tensor, level: NoiseLevel, pair: bool) -> Answer:
+        return self._probe.ask(Question(x, self._schedule.timestep(level), pair))
 
     def _clean(self, output: Tensor, x: Tensor, level: NoiseLevel) -> Tensor:
         return clean(output.float(), x, level, self._schedule.parameterisation)
 
 
 # -- what is checked before anything runs ------------------------------------------------------------------------------
-
-
-def _settings(settings: NoiseOrderSettings | Mapping[str, Any] | None) -> NoiseOrderSettings:
-    if settings is None:
-        return NoiseOrderSettings(enabled=True, preset=RECOMMENDED)
-    return settings if isinstance(settings, NoiseOrderSettings) else NoiseOrderSettings.from_dict(settings)
 
 
 def _check_pipeline(pipe: Any, call: Mapping[str, Any]) -> None:

@@ -1,17 +1,18 @@
-"""The denoising models inside a diffusers pipeline: how they are called, and what they have answered."""
+"""The denoising models inside a diffusers pipeline: how they are called, and answered from memory."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_ROUNDING = 1e-5
+from ...answers import Answers, foreign_say, replaced
+
+ROUNDING = 1e-5
 """Relative difference between two ways of taking the same step, in float32."""
 
 
@@ -19,8 +20,8 @@ _ROUNDING = 1e-5
 class Answer:
     """The model's raw outputs [B, …]."""
 
-    prompted: Tensor
-    unprompted: Tensor | None
+    cond: Tensor
+    uncond: Tensor | None
 
 
 def denoising_models(pipe: Any) -> list[torch.nn.Module]:
@@ -32,17 +33,15 @@ def denoising_models(pipe: Any) -> list[torch.nn.Module]:
 @contextmanager
 def forwards_replaced(models: list[torch.nn.Module], replacement: Callable[..., Any]) -> Iterator[None]:
     """Shadow every model's `forward` on the instance by replacement(original, …)."""
-    kept = [(model, vars(model).get("forward")) for model in models]
-    for model, _ in kept:
-        vars(model)["forward"] = functools.partial(replacement, model.forward)
-    try:
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(replaced(model, "forward", replacement))
         yield
-    finally:
-        for model, shadowed in kept:
-            if shadowed is None:
-                del vars(model)["forward"]
-            else:
-                vars(model)["forward"] = shadowed
+
+
+def why_not_remembered(models: list[torch.nn.Module]) -> str | None:
+    """What else takes part in the models' answers, in words; None if nothing. Offloading only moves weights."""
+    return next(filter(None, (foreign_say(model, lambda module: hasattr(module, "_hf_hook")) for model in models)), None)
 
 
 def model_input(args: tuple, kwargs: dict[str, Any]) -> Tensor:
@@ -66,69 +65,40 @@ def half(value: Any, rows: int, part: slice) -> Any:
     return value
 
 
-class Memory:
-    """What the model answered, for the pipeline's own run that asks the same again.
+class AnsweredModels:
+    """A pipeline's models, answered from memory until the first question that is not remembered."""
 
-    Attributes:
-        saved: evaluations that the run did not pay again, over all pictures.
-    """
-
-    def __init__(self) -> None:
-        self.saved = 0
-        self._known: list[tuple[Tensor, float, Answer]] = []
+    def __init__(self, answers: Answers, batch: int):
+        """
+        Args:
+            answers: noted under ("cond", timestep) and ("uncond", timestep).
+            batch: number of pictures.
+        """
+        self._answers, self._batch = answers, batch
         self._last: tuple[Tensor, float] | None = None
 
-    def note(self, shown: Tensor, timestep: float, answer: Answer) -> None:
-        self._known.append((shown, timestep, answer))
-
-    @contextmanager
-    def answering(self, pipe: Any, batch: int) -> Iterator[None]:
-        """Answer the pipeline's models from memory until the first question that is not remembered.
-
-        Args:
-            pipe: about to be called.
-            batch: its number of pictures.
-        """
-        with forwards_replaced(denoising_models(pipe), functools.partial(self._forward, batch)):
-            yield
-        self._known.clear()
-
-    def _forward(self, batch: int, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if not self._known:
+    def forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Stands in for a model's own `forward`."""
+        if not self._answers:
             return original(*args, **kwargs)
         shown, timestep = model_input(args, kwargs), model_timestep(args, kwargs)
-        coupled = len(shown) == 2 * batch
-        x = shown[batch:] if coupled else shown
+        coupled = len(shown) == 2 * self._batch
+        x = shown[self._batch :] if coupled else shown
         again = self._last is not None and self._last[1] == timestep and torch.equal(self._last[0], x)
         self._last = x, timestep
         if not coupled:  # a second call about the same latents is the one without the prompt
-            known = self._recall(x, timestep, "unprompted" if again else "prompted")
+            known = self._answers.recall(("uncond" if again else "cond", timestep), x)
             return (known,) if known is not None else self._asked(original, args, kwargs, forget=not again)
-        prompted = self._recall(x, timestep, "prompted")
-        if prompted is None:
+        cond = self._answers.recall(("cond", timestep), x)
+        if cond is None:
             return self._asked(original, args, kwargs, forget=True)
-        unprompted = self._recall(x, timestep, "unprompted")
-        if unprompted is None:
-            args, kwargs = half((args, kwargs), 2 * batch, slice(batch))
-            unprompted = original(*args, **kwargs)[0]
-        return (torch.cat([unprompted, prompted]),)
+        uncond = self._answers.recall(("uncond", timestep), x)
+        if uncond is None:
+            args, kwargs = half((args, kwargs), 2 * self._batch, slice(self._batch))
+            uncond = original(*args, **kwargs)[0]
+        return (torch.cat([uncond, cond]),)
 
     def _asked(self, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any], forget: bool) -> Any:
         if forget:
-            self._known.clear()
+            self._answers.forget()
         return original(*args, **kwargs)
-
-    def _recall(self, x: Tensor, timestep: float, which: str) -> Tensor | None:
-        """The answer for x; its rows may stem from different questions, as every picture has its own winner."""
-        rows = []
-        rounding = max(_ROUNDING, 2 * torch.finfo(x.dtype).eps)
-        same = [(seen, answer) for seen, level, answer in self._known if level == timestep and seen.shape == x.shape]
-        for index, row in enumerate(x):
-            limit = rounding * row.abs().max()
-            near = [getattr(answer, which) for seen, answer in same if (seen[index] - row).abs().max() <= limit]
-            known = [answer[index] for answer in near if answer is not None]
-            if not known:
-                return None
-            rows.append(known[0])
-        self.saved += len(rows)
-        return torch.stack(rows)

@@ -1,4 +1,4 @@
-"""A conversation with a diffusers pipeline: its own loop answers what the core asks of its model.
+"""A probe through a diffusers pipeline: its own loop answers what the core asks of its model.
 
 The pipeline is run with a probe in its scheduler's place. Encoding of prompts, ids, guidance embeds, adapters, offloading
 and the choice between two transformers stay the pipeline's; the probe only decides which latents the model sees next
@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .models import Answer, Memory, denoising_models, forwards_replaced, half, model_input, model_timestep
+from ...answers import Answers
+from .models import ROUNDING, Answer, denoising_models, forwards_replaced, half, model_input, model_timestep
 
 MOST_QUESTIONS = 5000
-"""Length of the probe's schedule; the conversation ends it long before."""
+"""Length of the probe's schedule; the probe ends it long before."""
 
 
 @dataclass(frozen=True)
@@ -49,26 +50,26 @@ class _Finished(Exception):
     """Leaves the pipeline: the core has no question left."""
 
 
-class Conversation:
+class PipelineProbe:
     """One run of a pipeline that answers the core's questions.
 
     Attributes:
         noise: the pipeline's own initial latents [B, …], of unit variance.
         scheduler: a copy of the pipeline's scheduler with its timesteps set as for the call.
         guided: whether the pipeline asks its model without the prompt, too.
-        memory: every answer given.
+        answers: every answer given, under ("cond", timestep) and ("uncond", timestep).
     """
 
-    def __init__(self, pipe: Any, work: Callable[[Conversation], Any]):
+    def __init__(self, pipe: Any, work: Callable[[PipelineProbe], Any]):
         self._pipe = pipe
         self._work = work
-        self._answers: list[Answer] = []
         self._given = 0
         self._question: Question | None = None
         self._outputs: list[Tensor] = []
         self._rows: list[int] = []
         self._shown: tuple[Tensor, float] | None = None
-        self.memory = Memory()
+        self.answers = Answers(ROUNDING)
+        self._answered: list[Answer] = []
         self.noise: Tensor | None = None
         self.scheduler = copy.deepcopy(pipe.scheduler)
         self.guided = False
@@ -80,10 +81,10 @@ class Conversation:
         Raises:
             Unanswered: it is not known yet; the core is run again when it is.
         """
-        if self._given == len(self._answers):
+        if self._given == len(self._answered):
             raise Unanswered(question)
         self._given += 1
-        return self._answers[self._given - 1]
+        return self._answered[self._given - 1]
 
     def run(self, call: dict[str, Any]) -> Any:
         """Run the pipeline with these arguments, and return the work's result; None if the pipeline was interrupted.
@@ -110,8 +111,7 @@ class Conversation:
         else:
             if float(timestep) != float(timesteps[index]):
                 raise RuntimeError("this version of the pipeline copies its timesteps, which cannot be asked")
-            self._answers.append(self._answer(len(sample)))
-            self.memory.note(*self._shown, self._answers[-1])
+            self._remember(self._answer(len(sample)))
         self._outputs, self._rows = [], []
         self._given = 0
         try:
@@ -125,11 +125,18 @@ class Conversation:
         timesteps[index + 1] = self._question.timestep
         return self._question.latents.to(sample)
 
+    def _remember(self, answer: Answer) -> None:
+        self._answered.append(answer)
+        shown, timestep = self._shown
+        self.answers.note(("cond", timestep), shown, answer.cond)
+        if answer.uncond is not None:
+            self.answers.note(("uncond", timestep), shown, answer.uncond)
+
     def _answer(self, batch: int) -> Answer:
         first = self._outputs[0]
         if len(first) == 2 * batch:
-            unprompted, prompted = first.chunk(2)
-            return Answer(prompted.clone(), unprompted.clone())
+            uncond, cond = first.chunk(2)
+            return Answer(cond.clone(), uncond.clone())
         return Answer(first, self._outputs[1] if len(self._outputs) > 1 else None)
 
     def forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -176,8 +183,8 @@ class Conversation:
                 pipe.maybe_free_model_hooks()  # what a pipeline does at its own end: models offloaded, caches cleared
 
 
-def probe_scheduler(scheduler: Any, conversation: Conversation) -> Any:
-    """A scheduler of the pipeline's own class and configuration that leads the conversation instead of sampling."""
+def probe_scheduler(scheduler: Any, probe: PipelineProbe) -> Any:
+    """A scheduler of the pipeline's own class and configuration that serves the probe instead of sampling."""
     kind = type(scheduler)
 
     class Probe(kind):
@@ -186,7 +193,7 @@ def probe_scheduler(scheduler: Any, conversation: Conversation) -> Any:
 
         @functools.wraps(kind.set_timesteps)
         def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
-            self.timesteps = conversation.timesteps(*args, **kwargs)
+            self.timesteps = probe.timesteps(*args, **kwargs)
             self.sigmas = torch.ones(MOST_QUESTIONS + 1)
             self.num_inference_steps = MOST_QUESTIONS
             self._turn = -1
@@ -197,8 +204,8 @@ def probe_scheduler(scheduler: Any, conversation: Conversation) -> Any:
         @functools.wraps(kind.step)
         def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor]:
             self._turn += 1
-            return (conversation.step(self._turn, self.timesteps, timestep, sample),)
+            return (probe.step(self._turn, self.timesteps, timestep, sample),)
 
-    probe = copy.deepcopy(scheduler)
-    probe.__class__ = Probe
-    return probe
+    serving = copy.deepcopy(scheduler)
+    serving.__class__ = Probe
+    return serving

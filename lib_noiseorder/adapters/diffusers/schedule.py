@@ -17,7 +17,7 @@ class Schedule:
 
     Attributes:
         parameterisation: what the model predicts: "eps", "v", "x0" or "flow".
-        course: the levels of the sampler's calls with their timesteps, noisiest first.
+        sampler_levels: the levels of the sampler's calls with their timesteps, noisiest first.
     """
 
     def __init__(self, scheduler: Any):
@@ -29,21 +29,26 @@ class Schedule:
         else:
             self.parameterisation = _PREDICTIONS[scheduler.config.get("prediction_type", "epsilon")]
             self._alphas = scheduler.alphas_cumprod.double().cpu()
-        self.course = self._course()
-        self._timesteps = dict(self.course)
+        self.sampler_levels = self._sampler_levels()
+        self._timesteps = dict(self.sampler_levels)
 
-    def at(self, fraction: float) -> tuple[int, NoiseLevel]:
-        """The model's timestep at a fraction of its noise schedule, and the level there."""
+    def level_at(self, fraction: float) -> NoiseLevel:
+        """The model's level at a fraction of its noise schedule."""
+        timestep, level = self._at(fraction)
+        self._timesteps.setdefault(level, timestep)
+        return level
+
+    def _at(self, fraction: float) -> tuple[int, NoiseLevel]:
         if self._alphas is None:
             timestep = max(round(fraction * self._size), 1)
             return timestep, NoiseLevel.flow(timestep / self._size)
         timestep = round(fraction * (self._size - 1))
         return timestep, NoiseLevel.variance_preserving(self._alphas[timestep].item())
 
-    def nearest(self, noise_share: float) -> NoiseLevel:
+    def nearest_level(self, noise_share: float) -> NoiseLevel:
         """The model's level whose sigma / (alpha + sigma) is nearest to a noise share."""
         if self._alphas is None:
-            timestep, level = self.at(noise_share)
+            timestep, level = self._at(noise_share)
         else:
             alpha, sigma = self._alphas.sqrt(), (1 - self._alphas).sqrt()
             timestep = int((sigma / (alpha + sigma) - noise_share).abs().argmin())
@@ -52,7 +57,7 @@ class Schedule:
         return level
 
     def timestep(self, level: NoiseLevel) -> float:
-        """The scheduler's timestep of a level that `course` or `nearest` gave."""
+        """The scheduler's timestep of a level that this schedule gave."""
         return self._timesteps[level]
 
     def start(self, noise: Tensor) -> Tensor:
@@ -62,10 +67,10 @@ class Schedule:
             noise = self._scheduler.scale_model_input(noise, self._scheduler.timesteps[0])
         return noise
 
-    def _course(self) -> dict[NoiseLevel, float]:
+    def _sampler_levels(self) -> dict[NoiseLevel, float]:
         timesteps = self._scheduler.timesteps.tolist()
         sigmas = getattr(self._scheduler, "sigmas", None)
-        course: dict[NoiseLevel, float] = {}
+        levels: dict[NoiseLevel, float] = {}
         for index, timestep in enumerate(timesteps):
             if self._alphas is None:
                 level = NoiseLevel.flow(float(sigmas[index]))
@@ -73,8 +78,8 @@ class Schedule:
                 level = NoiseLevel.variance_preserving(1 / (1 + float(sigmas[index]) ** 2))
             else:
                 level = NoiseLevel.variance_preserving(self._alphas[int(timestep)].item())
-            course.setdefault(level, timestep)
-        return course
+            levels.setdefault(level, timestep)
+        return levels
 
 
 def is_flow(scheduler: Any) -> bool:
@@ -94,12 +99,12 @@ def is_known(scheduler: Any) -> bool:
 
 
 def takes_euler_steps(scheduler: Any, call: Mapping[str, Any]) -> bool:
-    """Whether the pipeline goes straight from one level to the next, so that a preview meets its very latents."""
+    """Whether the pipeline goes straight from one level to the next, so that steps taken beforehand meet its very latents."""
     config, kind = scheduler.config, type(scheduler).__name__
     if kind == "DDIMScheduler":
-        straight = not (config.get("clip_sample") or config.get("thresholding") or call.get("eta"))
+        euler = not (config.get("clip_sample") or config.get("thresholding") or call.get("eta"))
     elif kind == "FlowMatchEulerDiscreteScheduler":
-        straight = not config.get("stochastic_sampling")
+        euler = not config.get("stochastic_sampling")
     else:
-        straight = kind == "EulerDiscreteScheduler"
-    return straight and not call.get("guidance_rescale")
+        euler = kind == "EulerDiscreteScheduler"
+    return euler and not call.get("guidance_rescale")

@@ -60,7 +60,7 @@ class Pipeline:
         if request.settings is None:
             return self._pipe(**call).images[0].convert("RGB"), 0, ""
         run = run_ordered(self._pipe, settings=request.settings, **call)
-        extra = run.report.evaluations - run.report.saved_evaluations
+        extra = run.report.extra_evaluations
         return run.output.images[0].convert("RGB"), extra, "; ".join(run.report.skipped)
 
     def _call(self, request: Request) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ...formulas import erase, inject_calibrated
 from ...ordering import order_noise
-from ...plans import SelectionPlan, extra_evaluations, plan_for
+from ...plans import SelectionPlan, extra_evaluations, noise_scale_for, plan_for
 from ...selection import select
 from ...settings import NoiseOrderSettings
 from .model import STEPS, LabModel
 from .oracle import Oracle
-from .preview import LabPreview
+from .prompted import PromptedModel
 from .world import SIZE, Prompt
 
 Draw = Callable[[int], Tensor]
@@ -85,21 +85,19 @@ Plan = Callable[[LabModel], tuple[SelectionPlan, float]]
 
 
 def _preset(selection: str) -> Plan:
-    return lambda model: plan_for(selection, model.family, model.guidance)
+    return lambda model: (plan_for(selection, model.family, model.guidance), noise_scale_for(selection, model.family))
 
 
 def _unscaled(selection: str) -> Plan:
-    return lambda model: (plan_for(selection, model.family, model.guidance)[0], 1.0)
+    return lambda model: (plan_for(selection, model.family, model.guidance), 1.0)
 
 
 def _selection(name: str, plan_of: Plan, wrong_prompt: bool = False) -> Arm:
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
-        asked = prompts[1:] + prompts[:1] if wrong_prompt else prompts
+        asked = PromptedModel(model, prompts[1:] + prompts[:1] if wrong_prompt else prompts)
         plan, scale = plan_of(model)
-        selected = select(plan, lambda k: draw(k) * scale, LabPreview(model, asked))
-        if wrong_prompt:
-            return model.sample(selected.noise, prompts)
-        return LabPreview(model, prompts).finish(selected)
+        noise = select(plan, lambda k: draw(k) * scale, asked).noise
+        return model.sample(noise, prompts) if wrong_prompt else asked.finish(noise)
 
     return Arm(name, sample, lambda model: f"select {plan_of(model)} wrong prompt {wrong_prompt}")
 
@@ -108,7 +106,7 @@ def _equal_cost(name: str) -> Arm:
     """Plain noise with as many more sampler steps as Automatic's evaluations would pay for, rounded up."""
 
     def steps(model: LabModel) -> int:
-        plan, _ = plan_for("automatic", model.family, model.guidance)
+        plan = plan_for("automatic", model.family, model.guidance)
         return math.ceil(STEPS + extra_evaluations(plan, model.guidance) / (1 if model.guidance == 1 else 2))
 
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
@@ -128,6 +126,9 @@ def _custom_selection(name: str, text: str) -> Arm:
         number = float if field.endswith(("share", "scale")) else str if field == "question" else int
         values[field] = None if value == "none" else number(value)
     scale = values.pop("noise_scale", 1.0)
+    missing = [name for name in ("draws", "steps", "preview_share", "question") if name not in values]
+    if missing:
+        raise ValueError(f"a plan needs {', '.join(missing)}, too")
     plan = SelectionPlan(**values)
     return _selection(name, lambda model: (plan, scale))
 
@@ -169,7 +170,7 @@ def _erasure(name: str, number: float) -> Arm:
 
 def _settings(name: str, settings: NoiseOrderSettings) -> Arm:
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
-        return model.sample(order_noise(settings, draw, model.denoiser(prompts)).noise, prompts)
+        return model.sample(order_noise(settings, draw, PromptedModel(model, prompts)).noise, prompts)
 
     return Arm(name, sample, f"settings {settings.to_dict()}")
 

@@ -13,7 +13,7 @@ from ...settings import NoiseOrderSettings
 from .arms import seed_draws
 from .model import LabModel
 from .oracle import Oracle, Verdict
-from .preview import LabPreview
+from .prompted import PromptedModel
 from .world import SIZE, Prompt, to_pictures
 
 _ZOOM = 7
@@ -36,9 +36,8 @@ def compare(prompt: Prompt, settings: NoiseOrderSettings, family: str, seeds: li
     """The prompt drawn from plain and from ordered noise, same seeds."""
     model, oracle = LabModel(family), Oracle()
     prompts, draw = [prompt] * len(seeds), seed_draws(seeds)
-    preview = LabPreview(model, prompts)
-    ordered = order_noise(settings, draw, model.denoiser(prompts), preview)
-    asked = ordered.report.evaluations - ordered.report.saved_evaluations
+    ordered = order_noise(settings, draw, PromptedModel(model, prompts))
+    asked = ordered.report.evaluations - ordered.report.reusable_evaluations
     rows = []
     for name, noise, extra in (("plain", draw(1), 0), ("ordered", ordered.noise, asked)):
         model.evaluations = 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from importlib.resources import files
 
 import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from ...model import NoiseLevel, along_noise, clean
+from ...model import NoiseLevel, clean
 from .network import ShapesNet
 from .world import NO_PROMPT, Prompt, to_tokens
 
@@ -45,11 +44,6 @@ class LabModel:
         self.net.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
         self.net.eval().requires_grad_(False).to(self.device)
         self._alpha_bar = alpha_bar()
-
-    @property
-    def room(self) -> int:
-        """How many latents of every picture one call of the sampler holds: with the prompt, and without where it is asked."""
-        return 1 if self.guidance == 1 else 2
 
     def level(self, timestep: float) -> NoiseLevel:
         """The noise level at a fraction of the schedule: 1 is the noisiest, 0 the cleanest."""
@@ -107,30 +101,6 @@ class LabModel:
             target = self.level(following)
             x = target.alpha * x0 + target.sigma * (x - level.alpha * x0) / level.sigma
         raise ValueError(f"steps must be at least 1, got {steps}")
-
-    def denoiser(self, prompts: list[Prompt]) -> LabDenoiser:
-        """`lib_noiseorder.model.Denoiser` for these prompts."""
-        return LabDenoiser(self, prompts)
-
-
-class LabDenoiser:
-    """Asks about as many timesteps at once as one call of the sampler has halves."""
-
-    def __init__(self, model: LabModel, prompts: list[Prompt]):
-        self._model, self._tokens = model, to_tokens(prompts).to(model.device)
-
-    def __call__(self, noise: Tensor, timestep: float) -> Tensor:
-        return next(self.several(noise, [timestep]))
-
-    def several(self, noise: Tensor, timesteps: Sequence[float]) -> Iterator[Tensor]:
-        model = self._model
-        for start in range(0, len(timesteps), model.room):
-            asked = timesteps[start : start + model.room]
-            times = torch.tensor(asked, dtype=torch.float32, device=noise.device).repeat_interleave(len(noise))
-            answers = model.predict(noise.repeat(len(asked), 1, 1, 1), times, self._tokens.repeat(len(asked), 1))
-            model.evaluations += len(asked) - 1
-            for timestep, prediction in zip(asked, answers.chunk(len(asked))):
-                yield along_noise(prediction, noise, model.level(timestep), model.family)
 
 
 def alpha_bar() -> Tensor:

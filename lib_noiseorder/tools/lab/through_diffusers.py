@@ -95,7 +95,7 @@ def compare(
             call["output_type"] = "pt"
             if arm == "ordered":
                 run = run_ordered(checkpoint.pipeline, settings=settings, **call)
-                extra += (run.report.evaluations - run.report.saved_evaluations) * (part.stop - start)
+                extra += run.report.extra_evaluations * (part.stop - start)
                 pictures: Tensor = run.output.images
             else:
                 pictures = checkpoint.pipeline(**call).images

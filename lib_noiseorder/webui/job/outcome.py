@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ...ordering import Report
+from ...report import Report
 from ...settings import INFOTEXT_PREFIX
 
 _ON_JOB = "_noise_order_outcome"
@@ -32,13 +32,11 @@ def note_batch(p: Any, report: Report, seconds: float) -> None:
 def outcome_line(batches: Sequence[tuple[Report, float]]) -> str:
     """One line for the batches of a job, each with its report and how long it took in all."""
     reports = [report for report, _ in batches]
-    evaluations = max(0 if report.remembered else report.evaluations - report.saved_evaluations for report in reports)
+    evaluations = max(report.extra_evaluations for report in reports)
     seconds, total = sum(report.seconds for report in reports), sum(whole for _, whole in batches)
     parts = [f"{evaluations} extra evaluation{'' if evaluations == 1 else 's'} per picture"]
-    if any(report.remembered for report in reports):
-        parts.append("the noise is remembered")
     parts.append(f"{seconds:.2f} s" + (f" ({seconds / total:.0%} of the time)" if total > 0 else ""))
-    chosen = [str(k) for report in reports for k in report.chosen]
+    chosen = [str(k) for report in reports for k in report.chosen if k]
     if chosen:
         parts.append(f"noise {', '.join(chosen)} chosen")
     known = [report for report in reports if report.std_after > 0]

@@ -12,8 +12,8 @@ from ...settings import INFOTEXT_PREFIX
 from ..panel.grid_axes import forget_cell
 
 
-def add_plain_twins(p: Any, processed: Any, switch: int) -> None:
-    """Put every picture's plain twin behind it, with its own infotext.
+def add_plain_copies(p: Any, processed: Any, switch: int) -> None:
+    """Put every picture's plain copy behind it, with its own infotext.
 
     Args:
         p: the finished job.
@@ -23,10 +23,10 @@ def add_plain_twins(p: Any, processed: Any, switch: int) -> None:
     if state.interrupted or getattr(state, "stopping_generation", False):
         return
     state.job_count += p.n_iter  # else the progress bar stands at its end meanwhile
-    twins = processing.process_images(_plain(p, switch))
+    plain = processing.process_images(_plain(p, switch))
     first = processed.index_of_first_image
     pictures, texts = processed.images[first:], processed.infotexts[first:]
-    own = twins.images[twins.index_of_first_image :], twins.infotexts[twins.index_of_first_image :]
+    own = plain.images[plain.index_of_first_image :], plain.infotexts[plain.index_of_first_image :]
     if len(pictures) == len(texts) == len(own[0]) == len(own[1]):
         processed.images[first:] = [picture for pair in zip(pictures, own[0]) for picture in pair]
         processed.infotexts[first:] = [text for pair in zip(texts, own[1]) for text in pair]

@@ -39,6 +39,14 @@ def extra_draws(host_rng: Any) -> Callable[[int], Tensor]:
     return draw
 
 
+def picture_seeds(host_rng: Any) -> list[str]:
+    """The pictures' seeds as the setting `chosen` writes them: "5", or "5+77" with a variation seed."""
+    if not host_rng.subseed_strength:
+        return [str(int(seed)) for seed in host_rng.seeds]
+    subseeds = [*(host_rng.subseeds or []), *[0] * len(host_rng.seeds)]
+    return [f"{int(seed)}+{int(subseed)}" for seed, subseed in zip(host_rng.seeds, subseeds)]
+
+
 def _noise(seed: int, k: int, shape: Sequence[int]) -> Tensor:
     digest = hashlib.sha256(f"noise order: draw {k} of seed {int(seed)}".encode()).digest()
     return rng.randn_local(int.from_bytes(digest[:4], "big"), tuple(shape))

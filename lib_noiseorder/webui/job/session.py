@@ -11,32 +11,39 @@ from typing import Any
 from modules import errors
 from torch import Tensor
 
-from ...ordering import Report
-from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
+from ...answers import Restore, shadow
+from ...chosen import entry, of_hires_pass
+from ...report import Report
+from ...settings import INFOTEXT_PREFIX, KNOB, NoiseOrderSettings
 from ..model.probe import Sampling
-from ..model.remembered import RememberedNoise
 from .outcome import note_batch
 from .sampler_pass import SamplerPass, reason_of
-from .sheets import Showing
+from .sheets import Sheet
 
 _ON_JOB = "_noise_order_session"
 _HIRES = "hires pass: "
+_CHOSEN = KNOB["chosen"].infotext_key
 
 
 class Session:
     """The ordering of the initial noise of one batch, from `process_batch` to `postprocess_batch`."""
 
-    def __init__(self, settings: NoiseOrderSettings, remembered: RememberedNoise | None = None):
+    def __init__(self, settings: NoiseOrderSettings, names_choice: bool = True):
+        """
+        Args:
+            settings: what to do.
+            names_choice: whether the infotext says which draw was chosen, so that it can be replayed.
+        """
         self.settings = settings
-        self._remembered = remembered
+        self._names_choice = names_choice
         self._first: SamplerPass | None = None
         self._hires: SamplerPass | None = None
         self._left_alone = "this job does not sample from the seed's noise"
         self._failure = ""
         self._told: set[str] = set()
-        self._showing = Showing() if settings.show_injected else None
+        self._sheet = Sheet() if settings.show_injected else None
         self._started = time.perf_counter()
-        self._unhook: list[tuple[Any, Callable[[], None]]] = []
+        self._unhook: list[tuple[Any, Restore]] = []
 
     @staticmethod
     def of(p: Any) -> Session | None:
@@ -49,10 +56,10 @@ class Session:
         setattr(p, _ON_JOB, self)
         self._replace_once(p.rng, "next", self._next)
 
-    def _next(self, next_noise: Callable[[], Tensor], *, of: Any) -> Tensor:
+    def _next(self, next_noise: Callable[[], Tensor], host_rng: Any) -> Tensor:
         noise = next_noise()
         try:
-            self._first = SamplerPass(self.settings, noise.clone(), of, self._showing, self._remembered)
+            self._first = SamplerPass(self.settings, noise.clone(), host_rng, self._sheet)
             self._left_alone = "the host's sampler was not seen, the noise is erased only"
             return self._first.erased()
         except Exception as error:
@@ -79,13 +86,13 @@ class Session:
         self._replace_once(p.sampler, "sample", self._txt2img)
         self._replace_once(p.sampler, "sample_img2img", self._img2img)
 
-    def _txt2img(self, sample, p, x, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
+    def _txt2img(self, sample, sampler, p, x, conditioning, unconditional_conditioning, *args, **kwargs):
         sampling = Sampling(p, None, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
         x = self._ordered(self._first, sampling, x)
         with self._reporting(p, self._first):
             return sample(p, x, conditioning, unconditional_conditioning, *args, **kwargs)
 
-    def _img2img(self, sample, p, x, noise, conditioning, unconditional_conditioning, *args, of=None, **kwargs):
+    def _img2img(self, sample, sampler, p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs):
         hires = getattr(p, "is_hr_pass", False)
         running, noise = self._hires_begun(p, noise) if hires else (self._first, noise)
         sampling = Sampling(
@@ -99,8 +106,8 @@ class Session:
     def _hires_begun(self, p: Any, noise: Tensor) -> tuple[SamplerPass | None, Tensor]:
         """The hires pass and its erased noise; the host's noise alone if it cannot begin."""
         try:
-            showing = self._showing if self._first is None else None
-            self._hires = SamplerPass(self.settings, noise.clone(), p.rng, showing, self._remembered)
+            settings = dataclasses.replace(self.settings, chosen=of_hires_pass(self.settings.chosen))
+            self._hires = SamplerPass(settings, noise.clone(), p.rng, self._sheet if self._first is None else None)
             return self._hires, self._hires.erased()
         except Exception as error:
             self._hires = None
@@ -118,7 +125,7 @@ class Session:
     def _reporting(self, p: Any, running: SamplerPass | None) -> Iterator[None]:
         """The host's sampler runs; then write into the infotext what happened."""
         try:
-            with running.remembering(p) if running is not None else nullcontext():
+            with running.reusing_answers(p) if running is not None else nullcontext():
                 yield
         finally:
             try:
@@ -134,8 +141,8 @@ class Session:
         if Session.of(p) is self:
             delattr(p, _ON_JOB)
         self._write(p)
-        if self._showing:
-            self._showing.keep(p)
+        if self._sheet:
+            self._sheet.keep(p)
         note_batch(p, self.report, time.perf_counter() - self._started)
 
     @property
@@ -149,9 +156,8 @@ class Session:
             return Report(skipped=reasons or [f"everything: {self._left_alone}"])
         whole = dataclasses.replace(passes[0].report, skipped=reasons)
         for later in passes[1:]:
-            whole.remembered = whole.remembered and later.report.remembered
             whole.evaluations += later.report.evaluations
-            whole.saved_evaluations += later.report.saved_evaluations
+            whole.reused(whole.saved_evaluations + later.report.saved_evaluations)
             whole.seconds += later.report.seconds
         return whole
 
@@ -162,23 +168,13 @@ class Session:
         errors.report(f"{INFOTEXT_PREFIX}: failed, the picture is made all the same", exc_info=True)
 
     def _replace_once(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-        """Shadow owner.name by replacement(original, …, of=owner) for one call."""
-        shadowed = vars(owner).get(name)
-        original = getattr(owner, name)
+        """Shadow owner.name by replacement(original, owner, …) for one call."""
 
-        def restore() -> None:
-            if vars(owner).get(name) is once:
-                if shadowed is None:
-                    delattr(owner, name)
-                else:
-                    setattr(owner, name, shadowed)
-
-        def once(*args: Any, **kwargs: Any) -> Any:
+        def once(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             self._take_off()
-            return replacement(original, *args, of=owner, **kwargs)
+            return replacement(original, owner, *args, **kwargs)
 
-        setattr(owner, name, once)
-        self._unhook.append((owner, restore))
+        self._unhook.append((owner, shadow(owner, name, once)))
 
     def _take_off(self) -> None:
         while self._unhook:
@@ -186,27 +182,34 @@ class Session:
 
     def _write(self, p: Any) -> None:
         report = self.report
-        p.extra_generation_params.update(self.settings.to_infotext())
-        p.extra_generation_params.update(outcome_infotext(report))
-        if self._hires is not None and self._hires.report.chosen:
-            p.extra_generation_params[f"{INFOTEXT_PREFIX} hires chosen"] = _per_picture(self._hires.report.chosen)
+        parameters = {**self.settings.to_infotext(), **outcome_infotext(report)}
+        choices = self._choices()
+        if any(choices):  # the hosts give every picture its own entry of a list, and leave None out
+            parameters[_CHOSEN] = [choice or None for choice in choices] if len(choices) > 1 else choices[0]
+        elif not self._names_choice:
+            parameters.pop(_CHOSEN, None)
+        p.extra_generation_params.update(parameters)
         for reason in report.skipped:
             if reason not in self._told:
                 self._told.add(reason)
                 print(f"{INFOTEXT_PREFIX}: skipped {reason}")
                 p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}")
 
-
-def _per_picture(chosen: list[int]) -> list[int] | int:
-    """The hosts give every picture its own entry of a list; a video is many pictures of one noise."""
-    return list(chosen) if len(chosen) > 1 else chosen[0]
+    def _choices(self) -> list[str]:
+        """What `chosen` has to be for every picture to get its draws again; "" where it chose none."""
+        passes = [self._first, self._hires]
+        begun = [one for one in passes if one is not None]
+        if not begun or not self._names_choice:
+            return []
+        first, hires = ([] if one is None else one.report.chosen for one in passes)
+        rows = max(len(first), len(hires))
+        first, hires = (draws or [0] * rows for draws in (first, hires))
+        return [entry(seed, *draws) for seed, *draws in zip(begun[0].seeds, first, hires)]
 
 
 def outcome_infotext(report: Report) -> dict[str, Any]:
     """What happened, as infotext parameters. Nothing that differs between two runs of the same seed."""
-    outcome = {f"{INFOTEXT_PREFIX} evaluations": str(report.evaluations - report.saved_evaluations)}
-    if report.chosen:
-        outcome[f"{INFOTEXT_PREFIX} chosen"] = _per_picture(report.chosen)
+    outcome = {f"{INFOTEXT_PREFIX} evaluations": str(report.extra_evaluations)}
     if report.skipped:
         outcome[f"{INFOTEXT_PREFIX} skipped"] = "; ".join(report.skipped)
     return outcome

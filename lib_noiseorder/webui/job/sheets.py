@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +12,7 @@ from modules.shared import opts
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ...formulas import key_timesteps
-from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
+from ...settings import INFOTEXT_PREFIX
 
 _ON_JOB = "_noise_order_shown"
 _TILE, _CAPTION, _COLUMNS = 192, 16, 4
@@ -24,85 +21,54 @@ _CHEAP = 2
 
 
 @dataclass
-class Showing:
-    """What is to be shown of one batch; latents on the CPU."""
+class Tile:
+    """One latent [B, …] to be shown, on the CPU."""
 
-    latents: list[tuple[str, Tensor]] = field(default_factory=list)
-    """Captions and latents [B, …]."""
-    _answers: list[Tensor] = field(default_factory=list)
-    _candidates: int = 0
+    caption: str
+    latent: Tensor
+    is_noise: bool = False
+    """Of a noise the spectrum is shown, too."""
+
+
+@dataclass
+class Sheet:
+    """What is to be shown of one batch."""
+
+    tiles: list[Tile] = field(default_factory=list)
 
     def add(self, caption: str, latent: Tensor) -> None:
-        self.latents.append((caption, latent.detach().float().cpu().clone()))
+        self.tiles.append(Tile(caption, latent.detach().float().cpu().clone()))
 
-    @contextmanager
-    def watching(self, model: Any) -> Iterator[None]:
-        """Keep the clean latents that a `HostModel` predicts with the prompt meanwhile."""
-        model.room = 1  # one answer, one picture
-        prompted, predict_pair, start = model.prompted, model.predict_pair, model.start
-
-        def watched(*args: Any) -> Tensor:
-            x0 = prompted(*args)
-            self._answers.append(x0.detach().float().cpu())
-            return x0
-
-        def watched_pair(*args: Any) -> tuple[Tensor, Tensor]:
-            pair = predict_pair(*args)
-            self._answers.append(pair[0].detach().float().cpu())
-            return pair
-
-        def watched_start(noise: Tensor) -> Tensor:
-            self._candidates += 1
-            return start(noise)
-
-        model.prompted, model.predict_pair, model.start = watched, watched_pair, watched_start
-        try:
-            yield
-        finally:
-            del model.prompted, model.predict_pair, model.start
-            self._answers.clear()
-
-    def add_candidates(self) -> None:
-        """After a selection: the picture that the model saw in every draw, just before judging it if it was judged."""
-        rounds = len(self._answers) // self._candidates
-        shown = self._answers[(rounds - min(rounds, 2)) * self._candidates :]
-        for k in range(self._candidates):
-            self.add(f"seen in noise {k + 1}", shown[k])
-        self._answers.clear()
-
-    def add_predictions(self, settings: NoiseOrderSettings) -> None:
-        """After an injection: the picture that the model sees at every key timestep."""
-        for step, answer in zip(key_timesteps(settings), self._answers):
-            self.add(f"{step.name} at {step.timestep:.3g}", answer)
-        self._answers.clear()
+    def add_noise(self, caption: str, noise: Tensor) -> None:
+        self.tiles.append(Tile(caption, noise.detach().float().cpu().clone(), is_noise=True))
 
     def keep(self, p: Any) -> None:
         """Hand the batch over to the end of its job."""
-        setattr(p, _ON_JOB, [*getattr(p, _ON_JOB, []), (list(p.seeds), self.latents)])
+        setattr(p, _ON_JOB, [*getattr(p, _ON_JOB, []), (list(p.seeds), self.tiles)])
 
 
-def taken(p: Any) -> list[tuple[list[int], list[tuple[str, Tensor]]]]:
-    """What the job's batches have handed over, taken off the job: seeds, and captions with latents."""
+def taken(p: Any) -> list[tuple[list[int], list[Tile]]]:
+    """What the job's batches have handed over, taken off the job: their seeds and tiles."""
     return vars(p).pop(_ON_JOB, [])
 
 
-def add_sheets(batches: list[tuple[list[int], list[tuple[str, Tensor]]]], processed: Any) -> None:
+def add_sheets(batches: list[tuple[list[int], list[Tile]]], processed: Any) -> None:
     """One sheet per picture at the end of the gallery, each with a text that says what it shows."""
-    for seeds, latents in batches:
-        rows = min((len(latent) for _, latent in latents), default=0)  # one for all the frames of a video
+    for seeds, tiles in batches:
+        rows = min((len(tile.latent) for tile in tiles), default=0)  # one for all the frames of a video
         for index, seed in enumerate(seeds[:rows]):
-            tiles = [tile for caption, latent in latents for tile in _tiles(caption, latent[index])]
-            if tiles:
-                processed.images.append(_sheet(tiles))
-                processed.infotexts.append(f"{INFOTEXT_PREFIX}, seed {seed}: " + ", ".join(caption for caption, _ in tiles))
+            pictures = [picture for tile in tiles for picture in _pictures(tile, index)]
+            if pictures:
+                processed.images.append(_drawn(pictures))
+                processed.infotexts.append(f"{INFOTEXT_PREFIX}, seed {seed}: " + ", ".join(caption for caption, _ in pictures))
 
 
-def _tiles(caption: str, latent: Tensor) -> list[tuple[str, Image.Image]]:
-    """The latent as the approximate VAE decodes it; of a noise its spectrum, too."""
-    tiles = [(caption, _decoded(latent))]
-    if caption.startswith("noise "):
-        tiles.append((f"{caption}: spectrum", _spectrum(latent)))
-    return tiles
+def _pictures(tile: Tile, index: int) -> list[tuple[str, Image.Image]]:
+    """One row's latent as the approximate VAE decodes it; of a noise its spectrum, too."""
+    pictures = [(tile.caption, _decoded(tile.latent[index]))]
+    if tile.is_noise:
+        pictures.append((f"{tile.caption}: spectrum", _spectrum(tile.latent[index])))
+    return pictures
 
 
 def _decoded(latent: Tensor) -> Image.Image:
@@ -134,7 +100,7 @@ def _grey(picture: Tensor) -> Image.Image:
     return Image.fromarray((picture.permute(1, 2, 0) * 255).round().numpy().astype(np.uint8))
 
 
-def _sheet(tiles: list[tuple[str, Image.Image]]) -> Image.Image:
+def _drawn(tiles: list[tuple[str, Image.Image]]) -> Image.Image:
     width, height = tiles[0][1].size
     tile_height = round(_TILE * height / width)
     row_height = tile_height + _CAPTION

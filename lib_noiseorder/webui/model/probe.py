@@ -17,8 +17,8 @@ from modules import sd_samplers
 from modules.shared import state
 from torch import Tensor
 
+from ...answers import is_replaced
 from .host_model import HostModel
-from .patches import replaced_forward
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def _sampler_of_our_own(p: Any) -> Any:
     probe = config.constructor(p.sd_model)
     probe.config = config
     asked, ours = (getattr(getattr(one, "model_wrap_cfg", None), "inner_model", None) for one in (p.sampler, probe))
-    if replaced_forward(asked) and type(asked) is type(ours):  # tiled, say: questions are to be tiled as the steps are
+    if is_replaced(asked, "forward") and type(asked) is type(ours):  # tiled, say: questions are to be tiled as the steps are
         probe.model_wrap_cfg.model_wrap = probe.model_wrap = asked
     return probe
 

@@ -1,4 +1,4 @@
-"""The course that the host's sampler is about to take: its noise levels, and its first noisy latent for a given noise."""
+"""The sampler that is about to run: its noise levels, and its first noisy latent for a given noise."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from modules import sd_samplers_common
 from modules.shared import opts
 from torch import Tensor
 
-_STRAIGHT = ("Euler", "DDIM")
+_EULER = ("Euler", "DDIM")
 
 
-def sampler_course(
+def sampler_sigmas(
     p: Any, latent: Tensor | None, sigmas: Tensor, flow: bool, steps: int | None = None
 ) -> tuple[list[float], Callable[[Tensor], Tensor]]:
     """The sigmas of the sampler's calls, noisiest first, and a function from noise [B, …] to its first latent.
@@ -31,12 +31,12 @@ def sampler_course(
     else:
         steps = steps or p.steps
     if k_diffusion:
-        course = [float(sigma) for sigma in sampler.get_sigmas(p, steps) if sigma > 0]
-        course = course[0 if encoding_steps is None else steps - encoding_steps - 1 :]
+        found = [float(sigma) for sigma in sampler.get_sigmas(p, steps) if sigma > 0]
+        found = found[0 if encoding_steps is None else steps - encoding_steps - 1 :]
     else:  # DDIM and its relatives count timesteps upwards
         timesteps = sampler.get_timesteps(p, steps)[: None if encoding_steps is None else encoding_steps + 1]
-        course = [float(sigmas[int(timestep)]) for timestep in reversed(timesteps.tolist())]
-    sigma = course[0]
+        found = [float(sigmas[int(timestep)]) for timestep in reversed(timesteps.tolist())]
+    sigma = found[0]
 
     def start(noise: Tensor) -> Tensor:
         if flow:
@@ -46,10 +46,10 @@ def sampler_course(
         full = opts.sgm_noise_multiplier or not k_diffusion
         return noise * ((1 + sigma**2) ** 0.5 if full else sigma)
 
-    return course, start
+    return found, start
 
 
 def takes_euler_steps(p: Any) -> bool:
-    """Whether the sampler goes straight from one level to the next, so that a preview meets its very latents."""
+    """Whether the sampler goes straight from one level to the next, so that steps taken beforehand meet its very latents."""
     running = getattr(getattr(p, "sampler", None), "config", None)  # the hires pass may have a sampler of its own
-    return getattr(running, "name", p.sampler_name) in _STRAIGHT and not getattr(p, "s_churn", 0)
+    return getattr(running, "name", p.sampler_name) in _EULER and not getattr(p, "s_churn", 0)

@@ -10,7 +10,7 @@ from modules import sd_models, sd_samplers
 
 from ...plans import extra_evaluations, plan_for
 from ...settings import KNOBS
-from ..model.host_model import is_flow
+from ..model.checkpoint import UnknownModel, checkpoint_of, family_of
 from ..model.sampler_sigmas import takes_euler_steps
 
 FAMILIES = ("eps", "flow")
@@ -20,7 +20,7 @@ _GUIDED = 7.0
 """Any guidance scale but 1: the costs only ask whether there is guidance."""
 
 
-def page_facts() -> dict[str, Any]:
+def cost_table() -> dict[str, Any]:
     """Plain JSON values: the kind of the loaded checkpoint, the host's samplers, costs of selection, the knobs' ranges."""
     return {
         "family": loaded_family(),
@@ -44,13 +44,16 @@ def loaded_family() -> str | None:
     pending = str(getattr(data, "forge_loading_parameters", "")) != getattr(data, "forge_hash", "")
     if model is None or pending or type(model).__name__ == "FakeInitialModel":
         return None
-    return "flow" if is_flow(model) else "eps"
+    try:
+        return family_of(checkpoint_of(model))
+    except UnknownModel:
+        return None
 
 
 def _sampler(sampler: Any) -> dict[str, Any]:
     return {
         "evaluations": 2 if sampler.options.get("second_order") else 1,
-        "follows": takes_euler_steps(SimpleNamespace(sampler_name=sampler.name)),
+        "euler": takes_euler_steps(SimpleNamespace(sampler_name=sampler.name)),
         "own steps": sampler.name == "DPM adaptive",
     }
 
@@ -61,21 +64,21 @@ def _selection(family: str) -> dict[str, Any]:
     More draws go on as the third does. A cost is a list of (steps, evaluations): so many from so many steps on.
     """
     return {
-        f"{selection} {'guided' if guided else 'unguided'} {'straight' if follows else 'other'}": {
-            str(draws or "own"): _course(selection, family, _GUIDED if guided else 1.0, follows, draws) for draws in (0, 2, 3)
+        f"{selection} {'guided' if guided else 'unguided'} {'euler' if euler else 'other'}": {
+            str(draws or "own"): _by_steps(selection, family, _GUIDED if guided else 1.0, euler, draws) for draws in (0, 2, 3)
         }
         for selection in ("automatic", "light")
         for guided in (True, False)
-        for follows in (True, False)
+        for euler in (True, False)
     }
 
 
 @cache
-def _course(selection: str, family: str, guidance: float, follows: bool, draws: int) -> list[tuple[int, int]]:
-    course: list[tuple[int, int]] = []
+def _by_steps(selection: str, family: str, guidance: float, euler: bool, draws: int) -> list[tuple[int, int]]:
+    costs: list[tuple[int, int]] = []
     for steps in range(1, _MOST_STEPS + 1):
-        plan, _ = plan_for(selection, family, guidance, follows, draws, steps)
-        cost = extra_evaluations(plan, guidance, follows, whole_calls=True)  # the hosts ask both halves at once
-        if not course or course[-1][1] != cost:
-            course.append((steps, cost))
-    return course
+        plan = plan_for(selection, family, guidance, euler, draws, steps)
+        cost = extra_evaluations(plan, guidance, euler, whole_calls=True)  # the hosts ask both halves at once
+        if not costs or costs[-1][1] != cost:
+            costs.append((steps, cost))
+    return costs

@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
-from ...settings import CUSTOM, KNOBS, PRESETS, RECOMMENDED, Knob, NoiseOrderSettings, SettingsError
-from .cost_table import page_facts
+from ...settings import CUSTOM, KNOB, KNOBS, PRESETS, RECOMMENDED, Knob, NoiseOrderSettings, SettingsError
+from .cost_table import cost_table
 from .presets import SAVED, PresetError, SavedPresets
 
 TITLE = "Noise Order"
@@ -59,9 +59,12 @@ class Panel:
         made[preset.name] = self._component(preset, visible=False)
         self._cost, self._complaint = self._line("cost", "status"), self._line("complaint", "alert")
         glance = [knob for knob in rest if not knob.advanced]
-        made.update((knob.name, self._component(knob)) for knob in glance if knob.kind is not bool)
+        made.update((knob.name, self._component(knob)) for knob in glance if knob.kind is not bool and not knob.check)
         with gr.Row(elem_id=self._elem_id("ticks_row")):
             made.update((knob.name, self._component(knob)) for knob in glance if knob.kind is bool)
+        with gr.Row(elem_id=self._elem_id("chosen_row")):
+            made["chosen"] = self._component(KNOB["chosen"])
+            self._forget = self._button("Choose again", "forget")
         with gr.Accordion("Advanced", open=False, elem_id=self._elem_id("advanced")):
             made.update((knob.name, self._component(knob)) for knob in rest if knob.advanced)
             with gr.Row(elem_id=self._elem_id("presets_row")):
@@ -78,7 +81,7 @@ class Panel:
                 self._delete = self._button("Delete the chosen preset", "preset_delete")
         self._message = self._line("message", "status", self._saved.notice)
         self._outcome = self._line("outcome", "status")
-        self._facts = gr.HTML(self._facts_html(), elem_classes=[_HIDDEN])
+        self._table = gr.HTML(self._table_html(), elem_classes=[_HIDDEN])
         self._refresh = self._button("Refresh", "refresh", elem_classes=[_HIDDEN])
 
     def _elem_id(self, name: str) -> str:
@@ -98,6 +101,8 @@ class Panel:
             return gr.Checkbox(**common)
         if knob.choices:
             return gr.Dropdown(choices=list(knob.choices), **common)
+        if knob.check:
+            return gr.Textbox(max_lines=1, placeholder="seed:draw", **common)
         return gr.Slider(minimum=knob.minimum, maximum=knob.maximum, step=knob.step, **common)
 
     def _line(self, name: str, role: str, text: str = "") -> Any:
@@ -107,8 +112,9 @@ class Panel:
         """With the id inside: gradio 3 writes an HTML element's own `elem_id` twice."""
         return f'<div id="{self._elem_id(name)}" role="{role}">{html.escape(text)}</div>'
 
-    def _facts_html(self) -> str:
-        return f'<div id="{self._elem_id("facts")}" hidden data-facts="{html.escape(json.dumps(page_facts()))}"></div>'
+    def _table_html(self) -> str:
+        table = html.escape(json.dumps(cost_table()))
+        return f'<div id="{self._elem_id("cost_table")}" hidden data-table="{table}"></div>'
 
     def _button(self, text: str, name: str, **more: Any) -> Any:
         return _not_in_ui_config(gr.Button(text, size="sm", elem_id=self._elem_id(name), **more))
@@ -122,10 +128,11 @@ class Panel:
         touched = {_IN_THE_BROWSER: f"() => [{json.dumps(CUSTOM)}, {json.dumps(CUSTOM)}]"}
         for control in controls:
             control.input(None, [], [preset, self._menu], show_progress=False, **touched)
+        self._forget.click(None, [], [made["chosen"]], show_progress=False, **{_IN_THE_BROWSER: "() => ''"})
         inputs = [self._name, preset, *controls]
         self._save.click(self._saved_as, inputs, [self._menu, self._name, self._message], **at_once)
         self._delete.click(self._deleted, [self._menu], [preset, self._menu, self._message], **at_once)
-        self._refresh.click(self._refreshed, [preset, self._menu], [self._menu, self._facts], **at_once)
+        self._refresh.click(self._refreshed, [preset, self._menu], [self._menu, self._table], **at_once)
 
     def _choices(self) -> list[str]:
         try:
@@ -161,9 +168,9 @@ class Panel:
         return [CUSTOM, gr.update(choices=self._choices(), value=CUSTOM), self._said(f"Deleted {name!r}.")]
 
     def _refreshed(self, preset: str, shown: str) -> list[Any]:
-        """What the page asks for when it is loaded and after every picture: the menu and the facts as they are now."""
+        """What the page asks for when it is loaded and after every picture: the menu and the cost table as they are now."""
         choices = self._choices()
-        return [gr.update(choices=choices, value=shown if shown in choices else preset), self._facts_html()]
+        return [gr.update(choices=choices, value=shown if shown in choices else preset), self._table_html()]
 
     def _said(self, text: str) -> str:
         return self._line_html("message", "status", text)
@@ -177,14 +184,25 @@ def _not_in_ui_config(component: Any) -> Any:
 
 @cache
 def _pasted(knob: Knob) -> Callable[[dict[str, Any]], Any]:
-    """What a pasted infotext sets the knob to: its value there; off for the switch, untouched for others, if absent."""
+    """What a pasted infotext sets the knob to: its value there; if absent, off for the switch, nothing chosen, others as
+    they are."""
 
     def value(parameters: dict[str, Any]) -> Any:
         try:
             if knob.infotext_key in parameters:
-                return getattr(NoiseOrderSettings.from_infotext(parameters), knob.name)
+                return getattr(NoiseOrderSettings.from_infotext(_with_seed(parameters)), knob.name)
         except SettingsError:
             pass
-        return False if knob.name == "enabled" else None
+        return {"enabled": False, "chosen": ""}.get(knob.name)
 
     return value
+
+
+def _with_seed(parameters: dict[str, Any]) -> dict[str, Any]:
+    """An infotext's parameters, a choice of version 0.1 in today's form: it was a draw number without its seed."""
+    key = KNOB["chosen"].infotext_key
+    draw, seed = str(parameters.get(key, "")), str(parameters.get("Seed", ""))
+    if not (draw.isdecimal() and seed.isdecimal()):
+        return parameters
+    variation = f"+{parameters['Variation seed']}" if parameters.get("Variation seed") else ""
+    return {**parameters, key: f"{seed}{variation}:{draw}"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...settings import INFOTEXT_PREFIX, KNOBS, PRESETS, NoiseOrderSettings, SettingsError
 
-NOT_SAVED = ("enabled", "compare_with_off", "show_injected")
+NOT_SAVED = ("enabled", "compare_with_off", "show_injected", "chosen")
 """What a preset leaves alone: whether there is any noise ordering, and what else is looked at."""
 SAVED = tuple(knob.name for knob in KNOBS if knob.name not in NOT_SAVED)
 

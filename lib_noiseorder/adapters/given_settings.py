@@ -1,0 +1,21 @@
+"""The settings that a caller of an adapter gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..settings import RECOMMENDED, NoiseOrderSettings
+
+
+def given_settings(settings: NoiseOrderSettings | Mapping[str, Any] | None) -> NoiseOrderSettings:
+    """Settings as they are; a mapping of API keys, switched on unless it says otherwise; the recommended preset for None.
+
+    Raises:
+        SettingsError: a mapping that cannot be used.
+    """
+    if isinstance(settings, NoiseOrderSettings):
+        return settings
+    if settings is None:
+        return NoiseOrderSettings(enabled=True, preset=RECOMMENDED)
+    return NoiseOrderSettings.from_dict({"enabled": True, **settings} if isinstance(settings, Mapping) else settings)

@@ -1,0 +1,72 @@
+"""The questions of one ordering: asked of the host's model, counted, checked and told to whoever watches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from .formulas import KeyTimestep
+from .model import Model, NoiseLevel
+from .report import Report
+from .tensors import require_same_shape
+
+
+class Observer:
+    """Told what goes on while noise is put in order. The methods do nothing until somebody overrides them."""
+
+    def asking(self, what: str, number: int, total: int) -> None:
+        """The model is about to be asked question `number` of `total`, for what: "selection" or "injection"."""
+
+    def candidate(self, number: int, picture: Tensor) -> None:
+        """The clean latent x0 [B, …] that the model predicts, with the prompt, for the draw of this number, from 1."""
+
+    def key_timestep(self, step: KeyTimestep, picture: Tensor) -> None:
+        """The clean latent x0 [B, …] that the model predicts for the noise at a key timestep."""
+
+
+SILENT = Observer()
+
+
+class Questions:
+    """A model whose evaluations are counted in a report.
+
+    Raises:
+        ValueError: a prediction of another shape than its latent. What the host raises passes through.
+    """
+
+    def __init__(self, model: Model, report: Report, observer: Observer, what: str, total: int):
+        """
+        Args:
+            what: "selection" or "injection".
+            total: how many questions there are going to be.
+        """
+        self.model, self.observer = model, observer
+        self._report, self._what, self._total, self._asked = report, what, total, 0
+
+    def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
+        """x0 with the prompt for every latent [B, …] at its level, as many in one call as the model takes."""
+        at_once, answers = self.model.latents_per_call, []
+        for start in range(0, len(latents), at_once):
+            part = slice(start, start + at_once)
+            self._announce(len(latents[part]))
+            predictions = self.model.predict(latents[part], levels[part])
+            self._report.evaluations += len(predictions) * self.model.cond_evaluations
+            answers += [_checked(prediction, x) for prediction, x in zip(predictions, latents[part], strict=True)]
+        return answers
+
+    def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        """x0 with the prompt and without."""
+        self._announce(1)
+        cond, uncond = self.model.predict_pair(x, level)
+        self._report.evaluations += self.model.pair_evaluations
+        return _checked(cond, x), _checked(uncond, x)
+
+    def _announce(self, questions: int) -> None:
+        self._asked += questions
+        self.observer.asking(self._what, self._asked, self._total)
+
+
+def _checked(prediction: Tensor, x: Tensor) -> Tensor:
+    require_same_shape("prediction", prediction, "noise", x)
+    return prediction

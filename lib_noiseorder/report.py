@@ -1,0 +1,62 @@
+"""What happened to the noise of one batch. The core fills it in; a host adds only what its sampler did not ask again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from .tensors import mean_and_std
+
+
+@dataclass
+class Report:
+    """What happened to the noise of one batch."""
+
+    evaluations: int = 0
+    """Model evaluations per picture that selection and injection made."""
+    reusable_evaluations: int = 0
+    """How many of them the sampler's first calls are going to ask again."""
+    saved_evaluations: int = 0
+    """How many the sampler was spared, as the host says by `reused`."""
+    seconds: float = 0.0
+    """Wall-clock time of drawing, asking and injecting."""
+    mean_before: float = 0.0
+    std_before: float = 0.0
+    mean_after: float = 0.0
+    std_after: float = 0.0
+    """Mean and standard deviation over the batch, before (first draw) and after."""
+    correlation: float | None = None
+    """Mean correlation of the semantics with the noise; None where nothing was injected."""
+    chosen: list[int] = field(default_factory=list)
+    """Which draw every picture got, counted from 1, or 0 where it kept its own uncompared; empty where all did."""
+    scores: list[list[float]] = field(default_factory=list)
+    """Per picture the score of every draw that was compared; lower is better."""
+    skipped: list[str] = field(default_factory=list)
+    """What was left out, and why."""
+
+    @classmethod
+    def before(cls, noise: Tensor) -> Report:
+        """A report that knows the noise as the host drew it."""
+        mean, std = mean_and_std(noise)
+        return cls(mean_before=mean, std_before=std)
+
+    @property
+    def extra_evaluations(self) -> int:
+        """Model evaluations per picture that the ordering added to the sampler's own."""
+        return self.evaluations - self.saved_evaluations
+
+    def skip(self, what: str, reason: str) -> None:
+        """Note that `what` was left out."""
+        self.skipped.append(f"{what}: {reason}")
+
+    def reused(self, evaluations: int) -> None:
+        """The host's word on how many evaluations per picture its sampler did not pay again."""
+        self.saved_evaluations = evaluations
+
+
+@dataclass(frozen=True)
+class OrderedNoise:
+    noise: Tensor
+    """What the sampler starts from: shape, dtype and device of the draws."""
+    report: Report

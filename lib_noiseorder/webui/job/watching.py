@@ -1,0 +1,29 @@
+"""What the user sees while noise is put in order: the progress display's text, and the sheet if one is wanted."""
+
+from __future__ import annotations
+
+from modules.shared import state
+from torch import Tensor
+
+from ...formulas import KeyTimestep
+from ...questions import Observer
+from ...settings import INFOTEXT_PREFIX
+from .sheets import Sheet
+
+_SAID = {"selection": "comparing noises", "injection": "reading the prompt's semantics"}
+
+
+class Watching(Observer):
+    def __init__(self, sheet: Sheet | None):
+        self._sheet = sheet
+
+    def asking(self, what: str, number: int, total: int) -> None:
+        state.textinfo = f"{INFOTEXT_PREFIX}: {_SAID[what]} {number}/{total}"
+
+    def candidate(self, number: int, picture: Tensor) -> None:
+        if self._sheet:
+            self._sheet.add(f"seen in noise {number}", picture)
+
+    def key_timestep(self, step: KeyTimestep, picture: Tensor) -> None:
+        if self._sheet:
+            self._sheet.add(f"{step.name} at {step.timestep:.3g}", picture)

@@ -1,0 +1,89 @@
+"""The loaded checkpoint, whichever host loaded it: its kind, and whether its answers depend on the question alone."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ...answers import foreign_say, hooked, is_plain, is_replaced
+from .a1111 import A1111, RecordPair
+from .forge import Forge
+
+_CALLBACKS = ("callbacks_cfg_denoiser", "callbacks_cfg_denoised", "callbacks_cfg_after_cfg")
+_KINDS = {
+    "flow": ("const", "sd3", "flow", "flux"),
+    "eps": ("epsilon", "eps", "v_prediction", "v", "edm", "v_prediction_edm"),
+}
+"""What the hosts call the kinds of predictions."""
+
+
+class Checkpoint(Protocol):
+    """What differs between the hosts; `A1111` and `Forge` say what each of these is."""
+
+    @property
+    def prediction(self) -> str: ...
+    @property
+    def network(self) -> Any: ...
+    @property
+    def options(self) -> dict[str, Any]: ...
+    @property
+    def foreign_part(self) -> str | None: ...
+    def needs_both_halves(self, image_conditioning: Tensor | None) -> bool: ...
+    def model_function(self, guided_denoiser: Any) -> tuple[Any, str]: ...
+    def before_guidance(self, guided_denoiser: Any, record: RecordPair) -> AbstractContextManager[None]: ...
+
+
+def checkpoint_of(sd_model: Any) -> Checkpoint:
+    """The seam to the host that loaded a checkpoint."""
+    return Forge(sd_model) if Forge.loaded(sd_model) else A1111(sd_model)
+
+
+class UnknownModel(Exception):
+    """A checkpoint whose predictions we cannot read."""
+
+
+def family_of(checkpoint: Checkpoint) -> str:
+    """The kind of checkpoint: "flow" (Flux, SD3, Wan …), or "eps" for one that predicts the noise or v.
+
+    Raises:
+        UnknownModel: any other kind of prediction.
+    """
+    for family, kinds in _KINDS.items():
+        if checkpoint.prediction in kinds:
+            return family
+    raise UnknownModel(f"this checkpoint predicts {checkpoint.prediction!r}, which Noise Order cannot read")
+
+
+def foreign_say_in(checkpoint: Checkpoint, guided_denoiser: Any) -> str | None:
+    """What else takes part in the model's answers, in words; None if nothing: then they may be remembered.
+
+    Replaced functions, ControlNets, hypernetworks and patches that are functions; LoRAs, embeddings and patches that are
+    plain values are part of the question.
+    """
+    return (
+        foreign_say(_module(checkpoint))
+        or checkpoint.foreign_part
+        or next((f"the patch {name}" for name, value in checkpoint.options.items() if not is_plain(value)), None)
+        or ("a replaced forward of the denoiser" if is_replaced(guided_denoiser.inner_model, "forward") else None)
+    )
+
+
+def why_one_by_one(checkpoint: Checkpoint, guided_denoiser: Any) -> str | None:
+    """What may answer several latents in one call otherwise than one by one, in words; None if nothing."""
+    return foreign_say_in(checkpoint, guided_denoiser) or hooked(_module(checkpoint), _is_the_hosts) or _listening()
+
+
+def _module(checkpoint: Checkpoint) -> nn.Module:
+    return checkpoint.network if isinstance(checkpoint.network, nn.Module) else checkpoint.network.diffusion_model
+
+
+def _is_the_hosts(hook: Any) -> bool:
+    return getattr(hook, "__module__", "") == "modules.lowvram"
+
+
+def _listening() -> str | None:
+    callbacks = getattr(sys.modules.get("modules.script_callbacks"), "callback_map", {})
+    return "a callback on every evaluation" if any(callbacks.get(name) for name in _CALLBACKS) else None

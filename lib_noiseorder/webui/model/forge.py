@@ -1,0 +1,78 @@
+"""What is Forge's own about a loaded checkpoint, and its relatives' (reForge, Forge Neo, Forge Classic).
+
+The only file that knows `forge_objects`; `a1111.py` has the same methods for AUTOMATIC1111.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from .a1111 import RecordPair
+
+_AFTER_THE_ANSWER = ("sampler_post_cfg_function", "sampler_cfg_function")
+"""Patches that act on guidance, after the model's answer; questions leave them out."""
+_FOREIGN_PARTS = ("object_patches", "controlnet_linked_list", "extra_model_patchers_during_sampling")
+
+
+class Forge:
+    """A checkpoint loaded by Forge or one of its relatives."""
+
+    @staticmethod
+    def loaded(sd_model: Any) -> bool:
+        """Whether a checkpoint is one of these hosts'."""
+        return getattr(sd_model, "forge_objects", None) is not None
+
+    def __init__(self, sd_model: Any):
+        self._unet = sd_model.forge_objects.unet
+
+    @property
+    def prediction(self) -> str:
+        """The host's own name for what the checkpoint predicts."""
+        model = self._unet.model
+        return model.predictor.prediction_type if hasattr(model, "predictor") else model.model_type.name.lower()
+
+    @property
+    def network(self) -> Any:
+        """The host's object around the diffusion network, which is its `diffusion_model`."""
+        return self._unet.model
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Patches that take part in the model's answers, by name."""
+        return {name: value for name, value in self._unet.model_options.items() if name not in _AFTER_THE_ANSWER}
+
+    @property
+    def foreign_part(self) -> str | None:
+        """What takes part in the model's answers besides network and options, in words; None if nothing."""
+        return next((f"{kind} on the network" for kind in _FOREIGN_PARTS if getattr(self._unet, kind, None)), None)
+
+    def needs_both_halves(self, image_conditioning: Tensor | None) -> bool:
+        """Whether a question with the prompt alone must be asked with both prompts; never here."""
+        return False
+
+    def model_function(self, guided_denoiser: Any) -> tuple[Any, str]:
+        """The object and the name of its method that the guided denoiser asks for every evaluation."""
+        return self._unet.model, "apply_model"
+
+    @contextmanager
+    def before_guidance(self, guided_denoiser: Any, record: RecordPair) -> Iterator[None]:
+        """Have both predictions recorded before guidance; other extensions' guidance is left out meanwhile."""
+
+        def in_place_of_guidance(args: dict[str, Any]) -> Tensor:
+            record(args["cond_denoised"], args["uncond_denoised"])
+            return args["denoised"]
+
+        before = self._unet.model_options
+        options = {**before, "sampler_post_cfg_function": [in_place_of_guidance]}
+        options.pop("sampler_cfg_function", None)
+        if not options.get("sampler_pre_cfg_function"):  # nobody is left who needs the unconditional half at guidance 1
+            options.pop("disable_cfg1_optimization", None)
+        self._unet.model_options = options
+        try:
+            yield
+        finally:
+            self._unet.model_options = before
