@@ -1,6 +1,6 @@
 """How closely selection looks at how many noises, what that costs, and which plan fits which model.
 
-docs/evidence.md has the figures that the plans below were chosen by.
+docs/evidence-log.md has the figures that the plans below were chosen by.
 """
 
 from __future__ import annotations
