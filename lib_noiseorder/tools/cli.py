@@ -13,7 +13,7 @@ from pathlib import Path
 from .. import KNOBS, NoiseOrderSettings, __version__
 from ..settings import RECOMMENDED
 from .assignments import assigned
-from .bench import add_command as add_bench
+from .bench import commands as bench_commands
 from .compare import commands as compare_commands
 from .lab import commands as lab_commands
 
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     lab_commands.add_commands(lab.add_subparsers(required=True, metavar="LAB_COMMAND"))
 
     compare_commands.add_commands(commands)
-    add_bench(commands)
+    bench_commands.add_commands(commands)
 
     controls = commands.add_parser("controls", help="every control with its API key, default and range, as a Markdown table")
     controls.set_defaults(run=lambda _: print(controls_table()) or 0)

@@ -77,10 +77,10 @@ def compare_command(options: argparse.Namespace) -> int:
         OSError: what keeps the run from its end; what was finished is kept.
     """
     _need_pillow()
-    from . import scores
+    from .libraries import stay_offline
     from .store import RunFolder
 
-    scores.stay_offline()
+    stay_offline()
     plan, before = _plan(options)
     wanted = _wanted_scores(options.scores, plan)
     process = _Processes(options)
@@ -143,7 +143,7 @@ def _plan(options: argparse.Namespace) -> tuple[Plan, dict[str, Any]]:
 def _sampling(options: argparse.Namespace) -> Sampling:
     usual = _USUAL
     if options.prompts == "shapes":
-        from ..lab import sd1
+        from ..lab.formats import sd1
 
         usual = {"steps": sd1.STEPS, "cfg": sd1.GUIDANCE, "size": f"{sd1.SIZE}x{sd1.SIZE}"}
     size = options.size or usual["size"]
@@ -165,12 +165,12 @@ def _folder(options: argparse.Namespace) -> Path:
 
 
 def _wanted_scores(said: str | None, plan: Plan) -> dict[str, str]:
-    from . import scores
+    from .metrics import METRICS, parse
 
     if said is not None:
-        return scores.parse("" if said == "none" else said)
+        return parse("" if said == "none" else said)
     shapes = plan.prompts == "shapes"
-    return {name: "" for name in scores.METRICS if (name == "oracle") == shapes}
+    return {name: "" for name in METRICS if (name == "oracle") == shapes}
 
 
 # -- the pictures ------------------------------------------------------------------------------------------------------

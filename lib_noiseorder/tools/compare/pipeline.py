@@ -13,7 +13,7 @@ import torch
 from ...adapters.diffusers import run_ordered
 from ...settings import INFOTEXT_PREFIX
 from .generators import Made, Refused, Request, Unavailable
-from .scores import Missing, from_disk, library
+from .libraries import Missing, from_disk, library
 
 
 class Pipeline:

@@ -12,7 +12,7 @@ from ..progress import Bar
 
 _MODELS = ("eps", "flow", "distilled")
 _FAMILIES = ("eps", "flow")
-_CHECKPOINTS = {"shapes-sd1": "sd1_training", "shapes-flux": "flux"}
+_CHECKPOINTS = {"shapes-sd1": "sd1_training", "shapes-flux": "flux_training"}
 """Models in other programs' formats, with the module that makes each."""
 _TABLE_ARMS = (
     "plain,automatic,light,paper,equal-cost,wrong-prompt,steps:24,steps:32,scale:0.9,scale:0.8,erasure:16,"
@@ -74,7 +74,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.model in _CHECKPOINTS:
         if options.start is not None and options.model == "shapes-flux":
             raise ValueError(f"--start = {options.start}: {options.model} is made from nothing")
-        recipe = importlib.import_module(f".{_CHECKPOINTS[options.model]}", __package__)
+        recipe = importlib.import_module(f".formats.{_CHECKPOINTS[options.model]}", __package__)
         start = {} if options.start is None else {"start": options.start}
         recipe.train(options.minutes, options.seed, options.out, log, **start)
         return 0
@@ -88,7 +88,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _webui(options: argparse.Namespace) -> int:
-    from .in_webui import install
+    from .formats.in_webui import install
 
     environment = install(options.folder)
     print("shapes-sd1 is in place. Start the WebUI with")

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...settings import NoiseOrderSettings
+from ....settings import NoiseOrderSettings
+from ..evaluation import Figures, figures_of, judged, pairs_of
+from ..oracle import Oracle
 from . import flux, sd1
-from .evaluation import Figures, figures_of, judged, pairs_of
-from .oracle import Oracle
 
 ARMS = ("plain", "ordered", "equal-cost")
 BATCH = 32
