@@ -4,7 +4,8 @@ import errno
 
 import pytest
 
-from lib_noiseorder.tools.compare import run, store
+from lib_noiseorder.tools import store
+from lib_noiseorder.tools.compare import folder, run
 from tests.hosts.small_webui import SmallWebUI
 from tests.unit.comparisons import compare, lines, results
 
@@ -114,7 +115,7 @@ def test_a_model_that_changes_in_mid_run(tmp_path, capsys):
 
 @pytest.mark.parametrize("fails_at", ["picture", "line"])
 def test_a_full_disk(webui, tmp_path, capsys, monkeypatch, fails_at):
-    kept = {"picture": store.RunFolder._write_picture, "line": store._append}
+    kept = {"picture": folder.RunFolder._write_picture, "line": store.append}
     calls = []
 
     def full(name):
@@ -128,9 +129,9 @@ def test_a_full_disk(webui, tmp_path, capsys, monkeypatch, fails_at):
 
     with monkeypatch.context() as patched:
         if fails_at == "picture":
-            patched.setattr(store.RunFolder, "_write_picture", full("picture"))
+            patched.setattr(folder.RunFolder, "_write_picture", full("picture"))
         else:
-            patched.setattr(store, "_append", full("line"))
+            patched.setattr(store, "append", full("line"))
         assert compare(webui, out=tmp_path) == 1
     told = capsys.readouterr().err
     assert "the disk is full" in told and "Finished pictures are kept" in told and len(lines(tmp_path)) == 7

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from lib_noiseorder.tools.cli import main
-from lib_noiseorder.tools.compare import run, store
-from lib_noiseorder.tools.compare.store import pixels_hash
+from lib_noiseorder.tools.compare import folder, run
+from lib_noiseorder.tools.compare.folder import pixels_hash
 from tests.hosts.small_webui import EXTRA, SmallWebUI
 from tests.unit.comparisons import COUNT, arguments, compare, lines, results
 
@@ -171,8 +171,8 @@ def test_a_finished_run_asks_nothing_again(webui, tmp_path):
 
 def test_two_at_once_in_a_folder_are_refused(webui, tmp_path, capsys):
     assert compare(webui, out=tmp_path) == 0
-    plan = store.read(tmp_path)[0]
-    held = store.RunFolder(tmp_path, plan)
+    plan = folder.read(tmp_path)[0]
+    held = folder.RunFolder(tmp_path, plan)
     assert compare(webui, out=tmp_path) == 1
     assert "another comparison is at work" in capsys.readouterr().err
     held.close()
@@ -206,14 +206,3 @@ def test_a_file_that_cannot_be_repeated(tmp_path, capsys, content):
     (tmp_path / "x.json").write_text(content)
     assert main(["compare", "--repeat", str(tmp_path / "x.json"), "--webui", "http://127.0.0.1:9"]) == 2
     assert "x.json" in capsys.readouterr().err
-
-
-def test_two_processes_may_write_the_same_file_at_once(tmp_path, monkeypatch):
-    path = tmp_path / "run.json"
-    with store._whole_file(path) as first:
-        first.write_text("the plan")
-        monkeypatch.setattr(store.os, "getpid", lambda: -1)
-        with store._whole_file(path) as second:
-            second.write_text("the plan")
-        assert first.exists()
-    assert path.read_text() == "the plan" and list(tmp_path.iterdir()) == [path]

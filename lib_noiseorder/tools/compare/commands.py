@@ -77,8 +77,8 @@ def compare_command(options: argparse.Namespace) -> int:
         OSError: what keeps the run from its end; what was finished is kept.
     """
     _need_pillow()
+    from .folder import RunFolder
     from .libraries import stay_offline
-    from .store import RunFolder
 
     stay_offline()
     plan, before = _plan(options)
@@ -246,8 +246,8 @@ def _device(wish: str | None) -> str:
 
 
 def _finish(options: argparse.Namespace, folder: Any, wanted: dict[str, str], before: dict[str, Any]) -> None:
+    from ..store import write_whole
     from . import figures, report, scores, tables
-    from .store import write_whole
 
     if not folder.records:
         raise OSError(f"{folder.path} has no pictures to report on")

@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from .arms import Arm
+from .folder import RunFolder
 from .generators import Generator, Made, Request, Unavailable
 from .plan import Plan, Sampling
 from .prompts import Pair
-from .store import RunFolder
 
 BACK_OFF = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds between the attempts at a picture."""

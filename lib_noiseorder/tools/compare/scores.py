@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..store import Kept, packed, unpacked
+from .folder import Record, RunFolder
 from .libraries import Missing
 from .metrics import METRICS
 from .prompts import Pair
-from .store import Record, RunFolder
 
 _BATCH = 32
 
@@ -63,11 +63,11 @@ def score(
 
 
 def _scored(
-    folder: RunFolder, name: str, model: str, device: str, pairs: dict[int, Pair], known: dict, progress: Callable
+    folder: RunFolder, name: str, model: str, device: str, pairs: dict[int, Pair], known: Kept, progress: Callable
 ) -> Iterator[tuple[Record, dict[str, Any]]]:
     records = [folder.records[key] for key in sorted(folder.records)]
     metric_name = f"{name}={model}" if model else name
-    lines = [known.get((metric_name, _key(record, pairs))) for record in records]
+    lines = [known.get(metric_name, _key(record, pairs)) for record in records]
     todo = [index for index, line in enumerate(lines) if line is None]
     if todo:
         metric = _guarded(lambda: METRICS[name](model, device), "loaded")
@@ -77,11 +77,11 @@ def _scored(
             prompts = [pairs[records[index].pair].prompt for index in part]
             scored = _guarded(lambda pictures=pictures, prompts=prompts: metric(pictures, prompts), "at work")
             for at, index in enumerate(part):
-                features = None if scored.features is None else _packed(scored.features[at])
+                features = None if scored.features is None else packed(scored.features[at])
                 values = {score: float(values[at]) for score, values in scored.scores.items()}
                 key = _key(records[index], pairs)
                 lines[index] = {"metric": metric_name, "key": key, "scores": values, "features": features}
-                folder.add_score(metric_name, key, values, features)
+                known.put(lines[index])
             progress(name, len(records) - len(todo) + start + len(part), len(records))
     yield from zip(records, lines)
 
@@ -107,13 +107,9 @@ def _put(table: Table, name: str, where: tuple[int, str], line: dict[str, Any]) 
     for score, value in line["scores"].items():
         table.scores.setdefault(score, {})[where] = value
         if line["features"] is not None:
-            table.features.setdefault(score, {})[where] = np.frombuffer(base64.b64decode(line["features"]), "<f4")
+            table.features.setdefault(score, {})[where] = unpacked(line["features"])
 
 
 def _key(record: Record, pairs: dict[int, Pair]) -> str:
     """What a score depends on besides the metric: the pixels and the prompt."""
     return hashlib.sha256(f"{record.sha256}\n{pairs[record.pair].prompt}".encode()).hexdigest()[:32]
-
-
-def _packed(features: np.ndarray) -> str:
-    return base64.b64encode(np.ascontiguousarray(features, "<f4").tobytes()).decode()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..store import whole_file
 from .model import LabModel, alpha_bar
 from .network import ShapesNet
 from .optimiser import Log, clock, require_time
@@ -175,7 +176,8 @@ def train_oracle(minutes: float, seed: int, out: Path, log: Log) -> None:
         if step % 100 == 99:
             log(f"oracle step {step + 1}: loss {loss.item():.4f}, {share:.0%} of the time")
     net.eval()
-    save_file({name: tensor.cpu() for name, tensor in net.state_dict().items()}, out)
+    with whole_file(out) as part:
+        save_file({name: tensor.cpu() for name, tensor in net.state_dict().items()}, part)
     log(f"oracle: {step + 1} steps, written {out}")
 
 
@@ -211,6 +213,5 @@ def _device() -> torch.device:
 
 
 def _save(net: ShapesNet, out: Path) -> None:
-    unfinished = out.with_suffix(".part")
-    save_file({name: tensor.half().cpu().contiguous() for name, tensor in net.state_dict().items()}, unfinished)
-    unfinished.replace(out)
+    with whole_file(out) as part:
+        save_file({name: tensor.half().cpu().contiguous() for name, tensor in net.state_dict().items()}, part)

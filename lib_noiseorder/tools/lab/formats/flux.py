@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
+from ...store import whole_file
 from .. import world
 from . import sd1
 
@@ -126,9 +127,9 @@ class ShapesFlux:
 
     def save(self, path: Path) -> None:
         """Write transformer and text encoders as fp16."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().half().contiguous() for name, tensor in self._named().items()}
-        save_file(state, str(path), {"format": "pt"})
+        with whole_file(path) as part:
+            save_file(state, part, {"format": "pt"})
 
     def pipeline(self) -> FluxPipeline:
         """diffusers' own pipeline around the modules."""

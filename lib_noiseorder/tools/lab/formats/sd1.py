@@ -22,6 +22,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...store import whole_file
 from .. import world
 from ..model import alpha_bar
 from ..world import Prompt, Thing
@@ -232,8 +233,8 @@ class ShapesSD1:
 
     def save(self, path: Path) -> None:
         """Write an fp16 checkpoint and its `.yaml` sidecar."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(self.to_ldm(), str(path), {"format": "pt"})
+        with whole_file(path) as part:
+            save_file(self.to_ldm(), part, {"format": "pt"})
         path.with_suffix(".yaml").write_bytes(_packaged("shapes-sd1.yaml"))
 
     def pipeline(self) -> StableDiffusionPipeline:
