@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from ...settings import INFOTEXT_PREFIX
+from ..equal_cost import evaluations_per_step
 from .generators import Made, Refused, Request, Unavailable
-from .plan import Sampling
 
 _PINNED = ("Clip skip", "RNG", "ENSD")
 """Settings of the host that change pictures and stand in the infotext."""
@@ -83,7 +83,7 @@ class WebUI:
             raise Unavailable(f"{self.name} answered without a picture ({type(error).__name__}: {error})") from None
         extra, skipped = self._announced(infotext) if request.settings else (0, "")
         versions = {"host": str(info.get("version") or parameter(infotext, "Version") or "unknown")}
-        per_step = _evaluations_per_step(request.sampling)
+        per_step = evaluations_per_step(request.sampling.cfg, 2 if request.sampling.sampler in _SECOND_ORDER else 1)
         return Made(picture, infotext, _model(info, infotext), seconds, per_step, extra, skipped, versions)
 
     def _payload(self, request: Request) -> dict[str, Any]:
@@ -132,11 +132,6 @@ class WebUI:
             return Refused(f"{self.name} has no API (404); start the WebUI with --api")
         kind = Unavailable if status >= 500 or status in _BUSY else Refused
         return kind(f"{self.name} answered {status}: {body[:300]}")
-
-
-def _evaluations_per_step(sampling: Sampling) -> int:
-    """With and without the prompt, at CFG 1 only with."""
-    return (1 if sampling.cfg == 1 else 2) * (2 if sampling.sampler in _SECOND_ORDER else 1)
 
 
 def parameter(infotext: str, name: str) -> str | None:
