@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import re
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +14,8 @@ from ...ordering import OrderedNoise, order_noise
 from ...plans import extra_evaluations, plan_for
 from ...selection import select
 from ...settings import NoiseOrderSettings
+from ..infotexts import outcome
+from ..webui_client import Answer, WebUIClient
 from .measuring import AUTOMATIC, INJECTION, Subject, Times
 
 _PROMPT = "red circle left of blue square"
@@ -142,11 +140,12 @@ def webui(
 
     Raises:
         OSError: the WebUI cannot be reached or refuses.
+        ValueError: no address.
     """
-    seeds = itertools.count(1)
+    client, seeds = WebUIClient(url), itertools.count(1)
     last = 1
 
-    def picture(settings: NoiseOrderSettings | None = None, seed: int = 1, **more: Any) -> dict[str, Any]:
+    def picture(settings: NoiseOrderSettings | None = None, seed: int = 1, **more: Any) -> Answer:
         override = {"sd_model_checkpoint": checkpoint} if checkpoint else {}
         payload = {
             "prompt": _PROMPT, "seed": seed, "steps": steps, "width": size, "height": size, "cfg_scale": 4.0,
@@ -154,7 +153,7 @@ def webui(
         }  # fmt: skip
         ordering = {} if settings is None else {"Noise Order": {"args": [settings.to_dict()]}}
         payload["alwayson_scripts"] = {**(scripts or {}), **ordering}
-        return _post(f"{url.rstrip('/')}/sdapi/v1/txt2img", payload)
+        return client.txt2img(payload)
 
     def ordered() -> None:
         nonlocal last
@@ -165,10 +164,9 @@ def webui(
         beside_steps = 2 * times["plain"] - times["twice the steps"]
         return max(times["prompt only"] - beside_steps, 0.0) / steps
 
-    infotext = json.loads(picture(AUTOMATIC, next(seeds))["info"])["infotexts"][0]
-    announced = re.search(r"Noise Order evaluations: (\d+)", infotext)
+    announced = outcome(picture(AUTOMATIC, next(seeds)).infotext).evaluations
     if announced is None:
-        raise OSError(f"{url} does not order noise; is Noise Order installed there?")
+        raise OSError(f"{client.url} does not order noise; is Noise Order installed there?")
     return Subject(
         name=f"{checkpoint or 'the loaded checkpoint'} at {size}×{size} through the API",
         steps=steps,
@@ -183,16 +181,5 @@ def webui(
             "twice the steps": lambda: picture(steps=2 * steps),
         },
         evaluation=evaluation,
-        announced=int(announced[1]),
+        announced=announced,
     )
-
-
-def _post(address: str, payload: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(address, json.dumps(payload).encode(), {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=600) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise OSError(f"{address} answered {error.code}: {error.read().decode(errors='replace')[:300]}") from None
-    except urllib.error.URLError as error:
-        raise OSError(f"{address} cannot be reached: {error.reason}") from None

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ...settings import RECOMMENDED
+from ..failures import Unavailable
 from ..progress import Bar, duration
+from ..webui_client import AUTH_VARIABLE, WebUIClient
 from . import arms, prompts
 from .plan import Plan, Sampling, read
 
 DEFAULT_FOLDER = Path("noiseorder-compare")
-AUTH_VARIABLE = "NOISEORDER_AUTH"
 _USUAL = {"steps": 20, "cfg": 7.0, "size": "512x512"}
 _INTERRUPTED = 130
 
@@ -217,11 +218,10 @@ def _generators(options: argparse.Namespace, plan: Plan, process: _Processes, ba
 
 def _reachable(options: argparse.Namespace, checkpoint: str, bar: Bar) -> list[Any]:
     """The WebUIs that answer; one of several may be down, all may not."""
-    from .generators import Unavailable
     from .webui_api import WebUI
 
-    auth = os.environ.get(AUTH_VARIABLE, "") if options.auth is None else options.auth
-    webuis = [WebUI(url, checkpoint, auth, options.timeout) for url in dict.fromkeys(options.webui)]
+    clients = [WebUIClient(url, options.auth, options.timeout) for url in dict.fromkeys(options.webui)]
+    webuis = [WebUI(client, checkpoint) for client in clients]
     reached, failures = [], []
     for webui in webuis:
         try:

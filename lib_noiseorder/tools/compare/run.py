@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from ..equal_cost import more_steps
+from ..failures import Unavailable
 from .arms import Arm
 from .folder import RunFolder
-from .generators import Generator, Made, Request, Unavailable
+from .generators import Generator, Made, Request
 from .plan import Plan, Sampling
 from .prompts import Pair
 
