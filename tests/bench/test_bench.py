@@ -29,7 +29,6 @@ def best(subject, clock):
 def hold_to_the_promises(found):
     assert found["ordered_over_plain"] < 1.2
     assert found["ordered beside evaluations"] < 0.05
-    assert found["reroll_over_plain"] < 1.05
     assert found["full_pass_over_plain"] > 1.5 > found["ordered_over_plain"]
 
 
@@ -45,7 +44,6 @@ def test_diffusers():
     found = best(subjects.diffusers_pipeline(STEPS, 96), time.process_time)
     assert found["ordered_over_plain"] < 1.25, "the pipeline reads the prompt twice: once for the questions"
     assert found["ordered beside evaluations"] < 0.12
-    assert found["reroll_over_plain"] < 1.05
     assert found["full_pass_over_plain"] > 1.5
 
 
@@ -60,5 +58,4 @@ def url(tmp_path_factory):
 def test_a_real_webui(checkpoint, url):
     found = best(subjects.webui(url, checkpoint, STEPS, 64, scripts=sabotage(uncounted=True)), time.perf_counter)
     assert found["ordered_over_plain"] < 1.2
-    assert found["reroll_over_plain"] < 1.1
     assert found["full_pass_over_plain"] > 1.5

@@ -57,7 +57,6 @@ def table(figures: Mapping[str, Any]) -> str:
         ("ordered", "ordered_over_plain", "ideal"),
         ("selection", "selection_over_plain", "selection_ideal"),
         ("full pass", "full_pass_over_plain", ""),
-        ("reroll", "reroll_over_plain", ""),
     ]
     for way, name, ideal in rows:
         line = f"{way:10} {figures['seconds'][way]:9.4f} s"

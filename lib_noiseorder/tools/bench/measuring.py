@@ -7,7 +7,6 @@ their median is: a machine that is busy with something else slows both sides dow
     ordered                  with injection as the settings' defaults have it: K evaluations more
     selection                with the preset Automatic
     full pass                a whole extra sampling pass instead, as other implementations of the paper take it
-    reroll                   the ordered noise again under another number of steps, remembered
 
 An evaluation takes the share c of a step; with guidance, a step is two evaluations run as one batch. The ideal of `ordered` is
 (T + K·c) / T: the evaluations, and nothing else.
@@ -48,8 +47,7 @@ class Subject:
     Attributes:
         name: for the report.
         steps: of the sampler.
-        ways: "plain", "ordered", "selection", "full pass", "reroll" and "plain again" (as many steps as the reroll), and
-            whatever `evaluation` needs besides.
+        ways: "plain", "ordered", "selection", "full pass", and whatever `evaluation` needs besides.
         evaluation: seconds of one evaluation, from the times of a run.
         announced: evaluations that the selection says it adds.
         calls: evaluations of a selected picture as the model gets them, (pairs, single ones); None where unknown.
@@ -97,7 +95,6 @@ def ratios(subject: Subject, times: Times) -> dict[str, float]:
         "selection_over_plain": times["selection"] / plain,
         "selection_announced": 1 + subject.announced / (2 * steps),
         "full_pass_over_plain": times["full pass"] / plain,
-        "reroll_over_plain": times["reroll"] / times["plain again"],
         "evaluation_share": share,
     }
     if subject.calls is not None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from ...cache import NoiseCache, fingerprint, settings_of_the_noise
 from ...formulas import key_timesteps
 from ...ordering import OrderedNoise, order_noise
 from ...plans import extra_evaluations, plan_for
@@ -40,10 +39,7 @@ def embedded(family: str, steps: int) -> Subject:
             return super().timesteps(steps)
 
     model, prompts = Counted(family), [Prompt.parse(_PROMPT)]
-    draw, denoiser, cache = seed_draws([_SEED]), model.denoiser([Prompt.parse(_PROMPT)]), NoiseCache()
-
-    def key() -> bytes:
-        return fingerprint([family, _PROMPT, settings_of_the_noise(INJECTION), draw(1)])
+    draw, denoiser = seed_draws([_SEED]), model.denoiser(prompts)
 
     def ordered() -> OrderedNoise:
         return order_noise(INJECTION, draw, denoiser)
@@ -52,7 +48,6 @@ def embedded(family: str, steps: int) -> Subject:
         preview = LabPreview(model, prompts)
         preview.finish(select(plan, lambda k: draw(k) * scale, preview))
 
-    cache.keep(key(), ordered())
     plan, scale = plan_for(AUTOMATIC.selection, family, model.guidance, steps=steps)
     model.evaluations = model.pairs = 0
     selected()
@@ -65,8 +60,6 @@ def embedded(family: str, steps: int) -> Subject:
             "ordered": lambda: model.sample(ordered().noise, prompts, steps),
             "selection": selected,
             "full pass": lambda: (model.sample(draw(1), prompts, steps), model.sample(draw(1), prompts, steps)),
-            "reroll": lambda: model.sample(cache.find(key()).noise, prompts, steps + 1),
-            "plain again": lambda: model.sample(draw(1), prompts, steps + 1),
             "evaluations": lambda: [denoiser(draw(1), step.timestep) for step in key_timesteps(INJECTION)],
         },
         evaluation=lambda times: times["evaluations"] / len(key_timesteps(INJECTION)),
@@ -94,7 +87,7 @@ def diffusers_pipeline(steps: int, size: int | None = None) -> Subject:
     rows: list[int] = []
     question = torch.zeros(1, 4, size // 8, size // 8), 500, torch.zeros(1, 77, pipe.text_encoder.config.hidden_size)
 
-    def seeded(steps: int = steps) -> dict[str, Any]:
+    def seeded() -> dict[str, Any]:
         return {**call, "num_inference_steps": steps, "generator": torch.Generator().manual_seed(_SEED)}
 
     def ordered() -> torch.Tensor:
@@ -105,7 +98,6 @@ def diffusers_pipeline(steps: int, size: int | None = None) -> Subject:
             for _ in key_timesteps(INJECTION):
                 pipe.unet(*question)
 
-    kept = ordered()
     counting = pipe.unet.conv_in.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
     report = run_ordered(pipe, settings=AUTOMATIC, **seeded()).report
     counting.remove()
@@ -117,8 +109,6 @@ def diffusers_pipeline(steps: int, size: int | None = None) -> Subject:
             "ordered": lambda: pipe(**seeded(), latents=ordered()),
             "selection": lambda: run_ordered(pipe, settings=AUTOMATIC, **seeded()),
             "full pass": lambda: (pipe(**seeded()), pipe(**seeded())),
-            "reroll": lambda: pipe(**seeded(steps + 1), latents=kept),
-            "plain again": lambda: pipe(**seeded(steps + 1)),
             "evaluations": evaluate,
         },
         evaluation=lambda times: times["evaluations"] / len(key_timesteps(INJECTION)),
@@ -143,7 +133,6 @@ def webui(
         ValueError: no address.
     """
     client, seeds = WebUIClient(url), itertools.count(1)
-    last = 1
 
     def picture(settings: NoiseOrderSettings | None = None, seed: int = 1, **more: Any) -> Answer:
         override = {"sd_model_checkpoint": checkpoint} if checkpoint else {}
@@ -154,11 +143,6 @@ def webui(
         ordering = {} if settings is None else {"Noise Order": {"args": [settings.to_dict()]}}
         payload["alwayson_scripts"] = {**(scripts or {}), **ordering}
         return client.txt2img(payload)
-
-    def ordered() -> None:
-        nonlocal last
-        last = next(seeds)
-        picture(INJECTION, last)
 
     def evaluation(times: Times) -> float:
         beside_steps = 2 * times["plain"] - times["twice the steps"]
@@ -172,11 +156,9 @@ def webui(
         steps=steps,
         ways={
             "plain": picture,
-            "ordered": ordered,
+            "ordered": lambda: picture(INJECTION, next(seeds)),
             "selection": lambda: picture(AUTOMATIC, next(seeds)),
             "full pass": lambda: (picture(), picture()),
-            "reroll": lambda: picture(INJECTION, last, steps=steps + 1),
-            "plain again": lambda: picture(steps=steps + 1),
             "prompt only": lambda: picture(s_min_uncond=1e9, override={"s_min_uncond_all": True}),
             "twice the steps": lambda: picture(steps=2 * steps),
         },
