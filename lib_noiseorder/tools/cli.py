@@ -7,6 +7,7 @@ import importlib
 import platform
 import re
 import sys
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .assignments import assigned
 from .bench import commands as bench_commands
 from .compare import commands as compare_commands
 from .lab import commands as lab_commands
+from .options import running
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"noiseorder: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
 
@@ -41,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     setting = f"a setting, as in the API (default: preset={RECOMMENDED})"
     demo.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=setting)
     demo.add_argument("--out", type=Path, help="the PNG to write (default: noiseorder-PROMPT.png here)")
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=running(_demo, DemoOptions))
 
     lab = commands.add_parser("lab", help="train, evaluate and tabulate in the shapes world")
     lab_commands.add_commands(lab.add_subparsers(required=True, metavar="LAB_COMMAND"))
@@ -66,7 +68,19 @@ def controls_table() -> str:
     return "\n".join(rows)
 
 
-def _demo(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class DemoOptions:
+    """Of `demo`, as on the command line."""
+
+    prompt: str
+    model: str
+    seed: int
+    pictures: int
+    set: tuple[str, ...]
+    out: Path | None
+
+
+def _demo(options: DemoOptions) -> int:
     demo, world = _lab("demo"), _lab("world")
     if not 1 <= options.pictures <= 12:
         raise ValueError(f"--pictures = {options.pictures} is not an integer from 1 to 12")

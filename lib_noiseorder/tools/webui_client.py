@@ -43,11 +43,15 @@ class WebUIClient:
         Raises:
             ValueError: no address, no "user:password", or no time to wait.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"--webui {url!r} is not an address such as http://127.0.0.1:7860")
-        if parts.username is not None:
+        if "@" in url:
             raise ValueError("--webui: a password does not belong into an address; use --auth")
+        try:
+            parts = urlsplit(url)
+            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            known = False
+        if not known:
+            raise ValueError(f"--webui {url!r} is not an address such as http://127.0.0.1:7860")
         auth = os.environ.get(AUTH_VARIABLE, "") if auth is None else auth
         if auth and ":" not in auth:
             raise ValueError("--auth is not USER:PASSWORD")

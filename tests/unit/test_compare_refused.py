@@ -32,6 +32,8 @@ def webui():
         (("--steps", "0"), "--steps = 0 is not a number from 1 to 1000"),
         (("--diffusers", "x"), "give either --webui URL or --diffusers MODEL"),
         (("--auth", "nobody"), "--auth is not USER:PASSWORD"),
+        (("--timeout", "nan"), "--timeout = nan is not a number of seconds above 0"),
+        (("--size", "²"), "--size = '²' is not WIDTHxHEIGHT"),
     ],
 )
 def test_bad_usage_makes_nothing(webui, tmp_path, capsys, more, says):
@@ -52,7 +54,9 @@ def test_a_bad_prompts_file(webui, tmp_path, capsys, name, content, says):
     assert says in capsys.readouterr().err and not webui.asked
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:7860", "ftp://host", "http://", "http://user:secret@127.0.0.1:7860"])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:7860", "ftp://host", "http://", "http://[::1", "http://a:b", "http://a:secret@b", "http://a:secret@b:c"]
+)
 def test_addresses_that_are_none(tmp_path, capsys, url):
     assert compare(url, out=tmp_path) == 2
     told = capsys.readouterr().err

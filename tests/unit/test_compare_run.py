@@ -201,7 +201,10 @@ def test_a_repetition_with_another_model_is_refused(webui, tmp_path, capsys):
     assert "answered with name other" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"format": 99}'])
+PLAN = '{"format": 1, "generator": %s, "sampling": {}, "arms": [], "pairs": [], "prompts": "", "seed": 1}'
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"format": 99}', '{"run": 5}', PLAN % '{"kind": "x"}', PLAN % "5"])
 def test_a_file_that_cannot_be_repeated(tmp_path, capsys, content):
     (tmp_path / "x.json").write_text(content)
     assert main(["compare", "--repeat", str(tmp_path / "x.json"), "--webui", "http://127.0.0.1:9"]) == 2

@@ -6,8 +6,10 @@ import argparse
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from ..options import running
 from .measuring import bench, processor_clock
 from .subjects import diffusers_pipeline, embedded, webui
 
@@ -29,10 +31,26 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--checkpoint", default="", help="with --webui: as the WebUI lists it (default: the loaded one)")
     parser.add_argument("--size", type=int, default=512, help="with --webui: width and height (default: 512)")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=running(_bench, Options))
 
 
-def _run(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class Options:
+    """As on the command line."""
+
+    model: str
+    steps: int
+    runs: int
+    json: bool
+    diffusers: bool
+    processor_time: bool
+    webui: str | None
+    processor_of: int | None
+    checkpoint: str
+    size: int
+
+
+def _bench(options: Options) -> int:
     if options.steps < 2:
         raise ValueError(f"--steps = {options.steps} is not an integer from 2 on")
     if options.webui:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from ..store import Kept, packed, unpacked
 from .arms import Arm, seed_draws
 from .model import LabModel
 from .oracle import Oracle
+from .packaged import packaged
 from .world import Prompt, place, render, test_prompts, to_latent
 
 PICTURES_PER_PROMPT = 2
@@ -200,7 +200,7 @@ def _figures(outcome: Outcome, plain: Outcome, groups: np.ndarray, rare: np.ndar
 
 @cache
 def _weights(name: str) -> str:
-    return hashlib.sha256(files(__package__).joinpath(f"weights/{name}.safetensors").read_bytes()).hexdigest()
+    return hashlib.sha256(packaged(f"{name}.safetensors")).hexdigest()
 
 
 def _key(arm: Arm, model: LabModel, prompts: list[Prompt], seeds: list[int]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +20,7 @@ from .model import LabModel, alpha_bar
 from .network import ShapesNet
 from .optimiser import Log, clock, require_time
 from .oracle import Detector
+from .packaged import tensors
 from .world import COLOURS, NO_PROMPT, SHAPES, SIZE, Thing, dataset, render, to_latent, to_tokens
 
 _PICTURES = 50_000
@@ -55,7 +56,7 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
     net, average = ShapesNet().to(device), ShapesNet().to(device).requires_grad_(False)
     if start is not None:
         try:
-            net.load_state_dict({name: tensor.float() for name, tensor in load_file(start).items()})
+            net.load_state_dict({name: tensor.float() for name, tensor in tensors(start).items()})
         except RuntimeError as error:
             raise ValueError(f"{start} does not hold weights of this network: {error}") from None
     elif family == "distilled":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from ...store import whole_file
 from .. import world
+from ..packaged import packaged, tensors
 from . import sd1
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class ShapesFlux:
     @staticmethod
     def load(path: Path | None = None) -> ShapesFlux:
         """The trained modules in float32, ready to use. Errors as in `shapes_flux_pipeline`."""
-        content = (path or files(world.__package__).joinpath("weights/shapes-flux.safetensors")).read_bytes()
-        model, state = ShapesFlux.untrained(), load(content)
+        state = tensors(path) if path else load(packaged("shapes-flux.safetensors"))
+        model = ShapesFlux.untrained()
         named = model._named()
         wrong = [name for name in named if name not in state or state[name].shape != named[name].shape]
         if wrong:

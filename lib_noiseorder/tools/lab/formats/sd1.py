@@ -12,7 +12,6 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 from ...store import whole_file
 from .. import world
 from ..model import alpha_bar
+from ..packaged import packaged, tensors
 from ..world import Prompt, Thing
 from .ldm_names import text_name, unet_name, vae_name
 
@@ -169,10 +169,6 @@ def for_vae(pictures: Tensor) -> Tensor:
 # ---- the modules, their file, and other programs' formats
 
 
-def _packaged(name: str) -> bytes:
-    return files(world.__package__).joinpath("weights", name).read_bytes()
-
-
 @dataclass
 class ShapesSD1:
     """Text encoder, UNet and VAE: diffusers' and transformers' modules."""
@@ -195,9 +191,8 @@ class ShapesSD1:
     @staticmethod
     def load(path: Path | None = None) -> ShapesSD1:
         """The trained modules in float32, ready to use; from an ldm-format file (default: the packaged weights)."""
-        content = path.read_bytes() if path else _packaged("shapes-sd1.safetensors")
         model = ShapesSD1.untrained()
-        model.load_ldm(load(content))
+        model.load_ldm(tensors(path) if path else load(packaged("shapes-sd1.safetensors")))
         for module in (model.text, model.unet, model.vae):
             module.eval().requires_grad_(False)
         return model
@@ -235,7 +230,7 @@ class ShapesSD1:
         """Write an fp16 checkpoint and its `.yaml` sidecar."""
         with whole_file(path) as part:
             save_file(self.to_ldm(), part, {"format": "pt"})
-        path.with_suffix(".yaml").write_bytes(_packaged("shapes-sd1.yaml"))
+        path.with_suffix(".yaml").write_bytes(packaged("shapes-sd1.yaml"))
 
     def pipeline(self) -> StableDiffusionPipeline:
         """diffusers' own pipeline around the modules."""
