@@ -18,7 +18,7 @@ from functools import lru_cache
 from .plans import MOST_DRAWS
 
 RANGE = f"seed:draw pairs such as 5:3 6:1, or a draw number; draws are from 1 to {MOST_DRAWS}"
-_ENTRY = re.compile(r"(?:(-?\d{1,20}(?:\+-?\d{1,20})?):)?(\d{1,2})(?:/(\d{1,2}))?")
+_ENTRY = re.compile(r"(?:(-?\d{1,20}(?:\+-?\d{1,20})?):)?(\d{1,2})(?:/(\d{1,2}))?", re.ASCII)
 _NONE = (0, 0)
 
 

@@ -270,11 +270,6 @@ class NoiseOrderSettings:
                 f"strength = {self.strength:g}; set a weight other than 0, or strength = 0"
             )
 
-    @property
-    def asks_the_model(self) -> bool:
-        """Whether injection or selection costs model evaluations."""
-        return self.strength != 0 or self.selection != "off"
-
     def changed(self, **values: Any) -> NoiseOrderSettings:
         """These settings with some knobs turned, as in the panel: a preset brings its values along, and a knob that the
         preset decides makes it Custom.

@@ -7,15 +7,17 @@ import importlib
 import platform
 import re
 import sys
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from .. import KNOBS, NoiseOrderSettings, __version__
 from ..settings import RECOMMENDED
 from .assignments import assigned
-from .bench import add_command as add_bench
+from .bench import commands as bench_commands
 from .compare import commands as compare_commands
 from .lab import commands as lab_commands
+from .options import running
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"noiseorder: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1
 
@@ -41,13 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     setting = f"a setting, as in the API (default: preset={RECOMMENDED})"
     demo.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=setting)
     demo.add_argument("--out", type=Path, help="the PNG to write (default: noiseorder-PROMPT.png here)")
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=running(_demo, DemoOptions))
 
     lab = commands.add_parser("lab", help="train, evaluate and tabulate in the shapes world")
     lab_commands.add_commands(lab.add_subparsers(required=True, metavar="LAB_COMMAND"))
 
     compare_commands.add_commands(commands)
-    add_bench(commands)
+    bench_commands.add_commands(commands)
 
     controls = commands.add_parser("controls", help="every control with its API key, default and range, as a Markdown table")
     controls.set_defaults(run=lambda _: print(controls_table()) or 0)
@@ -66,7 +68,19 @@ def controls_table() -> str:
     return "\n".join(rows)
 
 
-def _demo(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class DemoOptions:
+    """Of `demo`, as on the command line."""
+
+    prompt: str
+    model: str
+    seed: int
+    pictures: int
+    set: tuple[str, ...]
+    out: Path | None
+
+
+def _demo(options: DemoOptions) -> int:
     demo, world = _lab("demo"), _lab("world")
     if not 1 <= options.pictures <= 12:
         raise ValueError(f"--pictures = {options.pictures} is not an integer from 1 to 12")

@@ -173,7 +173,7 @@ def test_selection_is_counted_and_the_winners_answers_are_not_paid_twice(host, k
     more = (evaluations_of(seen) - evaluations_of(before)) / batch
     assert more == int(line.split()[0]) > 0, "as the log says"
     family = "flow" if kind != "sd15" else "eps"
-    plan, _ = plan_for(preset.lower(), family, 3.0, sampler == "euler", steps=16)
+    plan = plan_for(preset.lower(), family, 3.0, sampler == "euler", steps=16)
     announced = extra_evaluations(plan, 3.0, sampler == "euler")
     # another sampler may happen to ask what was asked before: DPM++ 2M's first step is Euler's
     assert more == announced if sampler == "euler" else announced - 2 < more <= announced

@@ -158,11 +158,11 @@ def test_run_ordered_does_not_pay_twice_for_the_winners_answers(family, pipe, ca
     with watched(pipe) as seen:
         run = run_ordered(pipe, **call, generator=seeded(3, 4), settings=settings, output_type="latent")
     report = run.report
-    assert sum(rows for _, rows, _ in seen) == plain + 2 * (report.evaluations - report.saved_evaluations)
+    assert sum(rows for _, rows, _ in seen) == plain + 2 * report.extra_evaluations
     guidance = 1.0 if family == "flux" else 5.0
-    follows = family != "wan"  # its scheduler is UniPC
-    plan, _ = plan_for(preset.lower(), "eps" if family.endswith(("diffusion", "xl")) else "flow", guidance, follows, steps=16)
-    assert report.evaluations - report.saved_evaluations == extra_evaluations(plan, guidance, follows)
+    euler = family != "wan"  # its scheduler is UniPC
+    plan = plan_for(preset.lower(), "eps" if family.endswith(("diffusion", "xl")) else "flow", guidance, euler, steps=16)
+    assert report.extra_evaluations == extra_evaluations(plan, guidance, euler)
     assert {name: value for name, value in before[0].items() if not name.startswith("_")} == {
         name: value for name, value in vars(pipe).items() if not name.startswith("_")
     }

@@ -139,8 +139,8 @@ def test_what_happened_is_told_in_the_panel(tab):
     announced = int(re.match(r"≈ (\d+) ", tab.says("cost", re.compile("^≈")))[1])
     tab.generate()
     line = tab.says("outcome", re.compile(r"^Last time: \d+ extra evaluations per picture"))
-    remembered = plan_for("automatic", "eps", 3.0, steps=8)[0].remembered(3.0)  # which the host may have to ask again
-    assert announced <= int(re.search(r"\d+", line)[0]) <= announced + remembered
+    reusable = plan_for("automatic", "eps", 3.0, steps=8).reusable(3.0)  # which the host may have to ask again
+    assert announced <= int(re.search(r"\d+", line)[0]) <= announced + reusable
     assert re.search(r"[\d.]+ s \(\d+% of the time\), noise \d chosen, mean \S+ → \S+, standard deviation \S+ → \S+$", line)
     tab.set("preset", "Paper")
     tab.generate()

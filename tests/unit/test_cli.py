@@ -1,9 +1,15 @@
 """The demo and the doctor, as a user runs them."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
 from lib_noiseorder.tools.cli import main
+from lib_noiseorder.tools.lab import training
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_demo_draws_plain_and_ordered_side_by_side(tmp_path, capsys):
@@ -34,6 +40,28 @@ def test_demo_with_the_eps_model_and_a_setting(tmp_path, capsys):
 def test_bad_input_gets_one_line(arguments, says, capsys):
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["lab", "evaluate", "--model", "eps", "--guidance", "nan"], "--guidance = nan is not a number"),
+        (["lab", "evaluate", "--model", "eps", "--arms", "nonsense"], "unknown arm 'nonsense'"),
+        (["lab", "train", "--model", "eps", "--start", str(ROOT / "README.md"), "--out", "x"], "README.md holds no weights"),
+        (["bench", "--webui", "nonsense"], "--webui 'nonsense' is not an address"),
+        (["bench", "--steps", "1"], "--steps = 1 is not an integer from 2 on"),
+    ],
+)
+def test_no_misuse_ends_in_a_traceback(arguments, says, capsys, monkeypatch):
+    monkeypatch.setattr(training, "_PICTURES", 8)
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_missing_library_is_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    assert main(["bench", "--diffusers"]) == 1
+    assert "diffusers" in capsys.readouterr().err
 
 
 def test_an_unwritable_path(capsys):

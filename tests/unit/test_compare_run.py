@@ -1,7 +1,5 @@
-"""A comparison from beginning to end, on a small WebUI: shared out, interrupted, refused, repeated."""
+"""A comparison from beginning to end, on a small WebUI: shared out, interrupted, repeated."""
 
-import errno
-import json
 import os
 import random
 import signal
@@ -14,12 +12,12 @@ import pytest
 from PIL import Image
 
 from lib_noiseorder.tools.cli import main
-from lib_noiseorder.tools.compare import run, store
-from lib_noiseorder.tools.compare.store import pixels_hash
+from lib_noiseorder.tools.compare import folder, run
+from lib_noiseorder.tools.compare.folder import pixels_hash
 from tests.hosts.small_webui import EXTRA, SmallWebUI
+from tests.unit.comparisons import COUNT, arguments, compare, lines, results
 
 ROOT = Path(__file__).resolve().parents[2]
-COUNT = 12
 
 
 @pytest.fixture(autouse=True)
@@ -32,27 +30,6 @@ def no_waiting(monkeypatch):
 def webui():
     with SmallWebUI() as started:
         yield started
-
-
-def arguments(*webuis, out, pairs=COUNT, more=()):
-    urls = [getattr(one, "url", one) for one in webuis]
-    return ["compare", "--webui", *urls, "--prompts", "shapes", "--pairs", str(pairs), "--out", str(out), "--quiet", *more]
-
-
-def compare(*webuis, **more) -> int:
-    return main(arguments(*webuis, **more))
-
-
-def results(folder: Path) -> dict:
-    """results.json without what differs between two equal runs: seconds."""
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    for part in [*found["pictures"], *found["arms"].values()]:
-        del part["seconds"]
-    return found
-
-
-def lines(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "results.jsonl").read_text(encoding="utf-8").split("\n") if line]
 
 
 # -- the whole way -----------------------------------------------------------------------------------------------------
@@ -194,142 +171,12 @@ def test_a_finished_run_asks_nothing_again(webui, tmp_path):
 
 def test_two_at_once_in_a_folder_are_refused(webui, tmp_path, capsys):
     assert compare(webui, out=tmp_path) == 0
-    plan = store.read(tmp_path)[0]
-    held = store.RunFolder(tmp_path, plan)
+    plan = folder.read(tmp_path)[0]
+    held = folder.RunFolder(tmp_path, plan)
     assert compare(webui, out=tmp_path) == 1
     assert "another comparison is at work" in capsys.readouterr().err
     held.close()
     assert compare(webui, out=tmp_path) == 0
-
-
-# -- refused -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        (("--prompts", "no/such/file.txt"), "--prompts 'no/such/file.txt' is neither a file nor"),
-        (("--arm", "a:strength=9"), "strength = 9.0 is not a number from -2 to 2"),
-        (("--scores", "beauty"), "'beauty' is not one of oracle, clipscore"),
-        (("--size", "big"), "--size = 'big' is not WIDTHxHEIGHT"),
-        (("--steps", "0"), "--steps = 0 is not a number from 1 to 1000"),
-        (("--diffusers", "x"), "give either --webui URL or --diffusers MODEL"),
-        (("--auth", "nobody"), "--auth is not USER:PASSWORD"),
-    ],
-)
-def test_bad_usage_makes_nothing(webui, tmp_path, capsys, more, says):
-    assert compare(webui, out=tmp_path / "run", more=more) == 2
-    assert says in capsys.readouterr().err and not webui.asked
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("p.jsonl", '{"prompt": "a cat"}\n{"prompt"', "p.jsonl, line 2: not JSON"),
-        ("p.csv", "prompt,id\na cat,1\n ,2\n", "p.csv, line 3: the prompt is empty"),
-    ],
-)
-def test_a_bad_prompts_file(webui, tmp_path, capsys, name, content, says):
-    (tmp_path / name).write_text(content)
-    assert compare(webui, out=tmp_path / "run", more=("--prompts", str(tmp_path / name))) == 2
-    assert says in capsys.readouterr().err and not webui.asked
-
-
-@pytest.mark.parametrize("url", ["127.0.0.1:7860", "ftp://host", "http://", "http://user:secret@127.0.0.1:7860"])
-def test_addresses_that_are_none(tmp_path, capsys, url):
-    assert compare(url, out=tmp_path) == 2
-    told = capsys.readouterr().err
-    assert "--webui" in told and "secret" not in told
-
-
-def test_an_unreachable_webui(tmp_path, capsys):
-    assert compare("http://127.0.0.1:9", out=tmp_path) == 1
-    assert "http://127.0.0.1:9 cannot be reached: " in capsys.readouterr().err
-
-
-def test_a_wrong_password(tmp_path, capsys):
-    with SmallWebUI(auth="ada:love") as webui:
-        assert compare(webui, out=tmp_path / "no") == 1
-        assert compare(webui, out=tmp_path / "wrong", more=("--auth", "ada:hate")) == 1
-        assert capsys.readouterr().err.count("does not accept the user and password (401)") == 2
-        assert compare(webui, out=tmp_path / "right", more=("--auth", "ada:love")) == 0
-    for path in (tmp_path / "right").rglob("*"):
-        assert path.is_dir() or (b"love" not in path.read_bytes() and b"YWRhOmxvdmU=" not in path.read_bytes()), path
-
-
-def test_the_password_may_come_from_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOISEORDER_AUTH", "ada:love")
-    with SmallWebUI(auth="ada:love") as webui:
-        assert compare(webui, out=tmp_path) == 0
-
-
-def test_a_webui_without_the_extension_or_the_checkpoint(webui, tmp_path, capsys):
-    with SmallWebUI(extension=False) as bare:
-        assert compare(bare, out=tmp_path / "a") == 1
-    assert compare(webui, out=tmp_path / "b", more=("--checkpoint", "large")) == 1
-    told = capsys.readouterr().err
-    assert "does not have the extension Noise Order" in told and "has no checkpoint 'large'; it has small" in told
-
-
-def test_settings_that_the_webui_refuses_end_the_run_at_once(tmp_path, capsys):
-    with SmallWebUI(trouble=lambda number: (422, {"detail": "sampler not found"}) if number == 5 else None) as webui:
-        assert compare(webui, out=tmp_path) == 1
-        assert "answered 422" in capsys.readouterr().err and len(webui.asked) == 5
-    assert len(lines(tmp_path)) == 4
-
-
-def test_a_model_that_changes_in_mid_run(tmp_path, capsys):
-    with SmallWebUI() as webui:
-
-        def swap(number):
-            webui.model = "small" if number <= 10 else "other"
-
-        webui.trouble = swap
-        assert compare(webui, out=tmp_path) == 1
-        told = capsys.readouterr().err
-        assert "the model changed" in told and "name other" in told and "this comparison has name small" in told
-        assert len(lines(tmp_path)) == 10
-        webui.trouble, webui.model = lambda number: None, "small"
-        assert compare(webui, out=tmp_path) == 0
-    with SmallWebUI() as other:
-        assert compare(other, out=tmp_path / "whole") == 0
-    assert results(tmp_path) == results(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("fails_at", ["picture", "line"])
-def test_a_full_disk(webui, tmp_path, capsys, monkeypatch, fails_at):
-    kept = {"picture": store.RunFolder._write_picture, "line": store._append}
-    calls = []
-
-    def full(name):
-        def write(*args, **kwargs):
-            calls.append(1)
-            if len(calls) > 7:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return kept[name](*args, **kwargs)
-
-        return write
-
-    with monkeypatch.context() as patched:
-        if fails_at == "picture":
-            patched.setattr(store.RunFolder, "_write_picture", full("picture"))
-        else:
-            patched.setattr(store, "_append", full("line"))
-        assert compare(webui, out=tmp_path) == 1
-    told = capsys.readouterr().err
-    assert "the disk is full" in told and "Finished pictures are kept" in told and len(lines(tmp_path)) == 7
-    assert compare(webui, out=tmp_path) == 0
-    with SmallWebUI() as other:
-        assert compare(other, out=tmp_path / "whole") == 0
-    assert results(tmp_path) == results(tmp_path / "whole")
-
-
-def test_a_folder_of_another_comparison(webui, tmp_path, capsys):
-    assert compare(webui, out=tmp_path) == 0
-    asked = len(webui.asked)
-    assert compare(webui, out=tmp_path, more=("--steps", "30")) == 2
-    assert "sampling.steps = 20, not 30; take another --out" in capsys.readouterr().err and len(webui.asked) == asked
-    assert compare(webui, out=tmp_path) == 0  # the refusal has let go of the folder
 
 
 # -- repeated ----------------------------------------------------------------------------------------------------------
@@ -354,19 +201,11 @@ def test_a_repetition_with_another_model_is_refused(webui, tmp_path, capsys):
     assert "answered with name other" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"format": 99}'])
+PLAN = '{"format": 1, "generator": %s, "sampling": {}, "arms": [], "pairs": [], "prompts": "", "seed": 1}'
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"format": 99}', '{"run": 5}', PLAN % '{"kind": "x"}', PLAN % "5"])
 def test_a_file_that_cannot_be_repeated(tmp_path, capsys, content):
     (tmp_path / "x.json").write_text(content)
     assert main(["compare", "--repeat", str(tmp_path / "x.json"), "--webui", "http://127.0.0.1:9"]) == 2
     assert "x.json" in capsys.readouterr().err
-
-
-def test_two_processes_may_write_the_same_file_at_once(tmp_path, monkeypatch):
-    path = tmp_path / "run.json"
-    with store._whole_file(path) as first:
-        first.write_text("the plan")
-        monkeypatch.setattr(store.os, "getpid", lambda: -1)
-        with store._whole_file(path) as second:
-            second.write_text("the plan")
-        assert first.exists()
-    assert path.read_text() == "the plan" and list(tmp_path.iterdir()) == [path]

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from lib_noiseorder.tools.cli import main
-from lib_noiseorder.tools.compare import scores
-from lib_noiseorder.tools.compare.scores import Missing, parse
+from lib_noiseorder.tools.compare import libraries, metrics
+from lib_noiseorder.tools.compare.libraries import Missing
+from lib_noiseorder.tools.compare.metrics import parse
 from tests.hosts.small_webui import SmallWebUI
 
 PROMPTS = ["red circle left of blue square", "two green triangles", "red circle left of blue square"]
@@ -37,7 +38,7 @@ def pictures(tmp_path):
 def tiny_clip(tmp_path_factory):
     """The folder of a CLIP model of random weights with its processor."""
     transformers = pytest.importorskip("transformers")
-    from lib_noiseorder.tools.lab.sd1 import tokenizer
+    from lib_noiseorder.tools.lab.formats.sd1 import tokenizer
 
     words = tokenizer()
     inside = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "projection_dim": 8}
@@ -67,13 +68,13 @@ def cosines(tiny_clip, pictures):
 
 def test_clip_score_of_the_real_classes(tiny_clip, pictures, cosines):
     pytest.importorskip("torchmetrics")
-    scored = scores.ClipScore(tiny_clip, "cpu")(pictures, PROMPTS)
+    scored = metrics.ClipScore(tiny_clip, "cpu")(pictures, PROMPTS)
     np.testing.assert_allclose(scored.scores["CLIPScore"], 100 * cosines[0].clip(0), atol=1e-3)
     assert scored.features.shape == (3, 8) and np.allclose(np.linalg.norm(scored.features, axis=1), 1, atol=1e-5)
 
 
 def test_pick_score_of_the_real_classes(tiny_clip, pictures, cosines):
-    scored = scores.PickScore(tiny_clip, "cpu")(pictures, PROMPTS)
+    scored = metrics.PickScore(tiny_clip, "cpu")(pictures, PROMPTS)
     np.testing.assert_allclose(scored.scores["PickScore"], cosines[1] * cosines[0], atol=1e-3)
     assert scored.features.shape == (3, 8)
 
@@ -89,8 +90,8 @@ def test_both_on_a_run_and_what_is_scored_once_is_not_scored_again(tiny_clip, tm
         "| CLIPScore | plain |" in capsys.readouterr().out
         and "| PickScore | automatic |" in (tmp_path / "tables.md").read_text()
     )
-    monkeypatch.setitem(scores.METRICS, "clipscore", lambda *_: pytest.fail("asked again"))
-    monkeypatch.setitem(scores.METRICS, "pickscore", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setitem(metrics.METRICS, "clipscore", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setitem(metrics.METRICS, "pickscore", lambda *_: pytest.fail("asked again"))
     assert main(["compare", "--report-only", "--out", str(tmp_path), "--scores", wish]) == 0
     assert (tmp_path / "results.json").read_text(encoding="utf-8") == first
 
@@ -112,14 +113,14 @@ def test_both_on_a_run_and_what_is_scored_once_is_not_scored_again(tiny_clip, tm
 def test_a_missing_library_is_skipped_with_the_command(name, module, command, monkeypatch, tmp_path, capsys):
     if name == "clipscore":
         pytest.importorskip("transformers")
-    import_module = scores.importlib.import_module
+    import_module = libraries.importlib.import_module
 
     def without(wanted):
         if wanted == module:
             raise ModuleNotFoundError(f"No module named {module!r}", name=module)
         return import_module(wanted)
 
-    monkeypatch.setattr(scores.importlib, "import_module", without)
+    monkeypatch.setattr(libraries.importlib, "import_module", without)
     with SmallWebUI() as webui:
         run = ["compare", "--webui", webui.url, "--prompts", "shapes", "--pairs", "4", "--out", str(tmp_path), "--quiet"]
         assert main([*run, "--scores", f"oracle,{name}"]) == 0
@@ -134,7 +135,7 @@ def test_what_a_library_needs_itself_is_named(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, "clip", None)
     with pytest.raises(Missing) as told:
-        scores.ImageReward("", "cpu")
+        metrics.ImageReward("", "cpu")
     assert (told.value.reason, told.value.command) == (
         "clip, which image-reward needs, is not installed",
         "pip install openai-clip",
@@ -153,7 +154,7 @@ def test_missing_weights_are_skipped_and_never_downloaded(monkeypatch):
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(Missing) as told:
-        scores.from_disk(Kind, "someone/model")
+        libraries.from_disk(Kind, "someone/model")
     assert asked == [{"local_files_only": True}] and told.value.command == "hf download someone/model"
     assert str(told.value) == "the weights 'someone/model' cannot be loaded (not in the cache)"
 
@@ -181,7 +182,7 @@ def test_broken_weights_cost_their_score_only(tmp_path, capsys):
 
 def test_the_oracle_does_not_read_other_prompts(tmp_path, pictures):
     with pytest.raises(Missing, match="the lab's shapes only"):
-        scores.ShapesOracle("", "cpu")(pictures, ["a cat"] * 3)
+        metrics.ShapesOracle("", "cpu")(pictures, ["a cat"] * 3)
 
 
 def test_names_and_models():
@@ -210,11 +211,11 @@ def test_image_reward_is_asked_as_its_library_wants(monkeypatch, tmp_path, pictu
     stand_in(monkeypatch, "ImageReward", load=load)
     weights = tmp_path / "ImageReward.pt"
     with pytest.raises(Missing) as told:
-        scores.ImageReward(str(weights), "cpu")
+        metrics.ImageReward(str(weights), "cpu")
     assert told.value.command == f"hf download THUDM/ImageReward --local-dir {tmp_path}"
     weights.touch()
     (tmp_path / "med_config.json").touch()
-    scored = scores.ImageReward(str(weights), "cpu")(pictures, PROMPTS)
+    scored = metrics.ImageReward(str(weights), "cpu")(pictures, PROMPTS)
     assert loaded == {"name": str(weights), "device": "cpu", "med_config": str(tmp_path / "med_config.json")}
     assert scored.scores["ImageReward"].tolist() == [30.48, 19.48, 30.48] and scored.features is None
 
@@ -229,7 +230,7 @@ def test_vqa_score_is_asked_as_its_library_wants(monkeypatch, pictures):
             return torch.tensor([[len(texts[0]) / 100]])
 
     stand_in(monkeypatch, "t2v_metrics", VQAScore=VQAScore)
-    scored = scores.VqaScore("clip-flant5-xl", "cpu")(pictures, PROMPTS)
+    scored = metrics.VqaScore("clip-flant5-xl", "cpu")(pictures, PROMPTS)
     np.testing.assert_allclose(scored.scores["VQAScore"], [0.30, 0.19, 0.30], atol=1e-6)
 
 
@@ -242,6 +243,6 @@ def test_hpsv2_loads_its_checkpoint_once_a_prompt(monkeypatch, pictures):
 
     stand_in(monkeypatch, "hpsv2")
     stand_in(monkeypatch, "hpsv2.img_score", score=score)
-    scored = scores.Hpsv2("", "cpu")(pictures, PROMPTS)
+    scored = metrics.Hpsv2("", "cpu")(pictures, PROMPTS)
     assert calls == [(2, PROMPTS[0], None, "v2.1"), (1, PROMPTS[1], None, "v2.1")]
     np.testing.assert_allclose(scored.scores["HPSv2"], [np.asarray(picture).mean() for picture in pictures], rtol=1e-5)

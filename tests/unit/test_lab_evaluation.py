@@ -149,7 +149,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["nonsense", "steps", "steps:0", "steps:1.5", "cfg:-1", "scale:nan", "erasure:0", "oracle:99", "plain:1", "select:speed=2"],
+    ["nonsense", "steps", "steps:0", "steps:1.5", "cfg:-1", "scale:nan", "erasure:0", "oracle:99", "plain:1", "select:speed=2", "select:draws=2"],
 )
 def test_unknown_arms_and_numbers_out_of_range_are_refused(name):
     with pytest.raises(ValueError, match="arm"):
@@ -165,7 +165,7 @@ def test_unknown_arms_and_numbers_out_of_range_are_refused(name):
         "erasure:4",
         "random-direction:0.1",
         "oracle:2",
-        "select:draws=2;preview_share=none;question=dispute",
+        "select:draws=2;steps=1;preview_share=none;question=cond_uncond_distance;judging_share=0.8",
     ],
 )
 def test_every_kind_of_arm_draws_finite_pictures(name):

@@ -16,7 +16,7 @@ pytest.importorskip("transformers", reason="the Flux-format model uses transform
 if "true_cfg_scale" not in inspect.signature(diffusers.FluxPipeline.__call__).parameters:
     pytest.skip("this diffusers' FluxPipeline has no true_cfg_scale", allow_module_level=True)
 
-from lib_noiseorder.tools.lab import flux, sd1  # noqa: E402
+from lib_noiseorder.tools.lab.formats import flux, flux_training, sd1  # noqa: E402
 from lib_noiseorder.tools.lab.oracle import Oracle  # noqa: E402
 from lib_noiseorder.tools.lab.world import RARE_PAIRS, SHAPES, Prompt, random_prompt  # noqa: E402
 
@@ -115,9 +115,10 @@ def test_trained_weights_are_written_as_the_loader_reads_them(tmp_path):
     live, averaged = flux.ShapesFlux.untrained(), flux.ShapesFlux.untrained()
     before = live.transformer.proj_out.weight.clone()
     latents, prompts = torch.randn(8, 36, 16), [Prompt("red", "circle")] * 8
-    flux.train_transformer(live, averaged, latents, prompts, minutes=0.02, seed=1, out=tmp_path / "a.safetensors", log=print)
+    path = tmp_path / "a.safetensors"
+    flux_training.train_transformer(live, averaged, latents, prompts, minutes=0.02, seed=1, out=path, log=print)
     assert not torch.equal(live.transformer.proj_out.weight, before)
-    again = flux.ShapesFlux.load(tmp_path / "a.safetensors")
+    again = flux.ShapesFlux.load(path)
     for ours, theirs in ((averaged.transformer, again.transformer), (live.clip, again.clip), (live.t5, again.t5)):
         for name, tensor in ours.state_dict().items():
             assert torch.allclose(theirs.state_dict()[name], tensor, atol=1e-3), name
@@ -126,7 +127,7 @@ def test_trained_weights_are_written_as_the_loader_reads_them(tmp_path):
 def test_the_text_encoders_learn_what_stands_where_and_stay_as_they_are():
     torch.manual_seed(0)
     model, lines = flux.ShapesFlux.untrained(), []
-    flux.train_text(model, minutes=0.1, seed=1, log=lines.append)
+    flux_training.train_text(model, minutes=0.1, seed=1, log=lines.append)
     assert float(lines[0].split()[-1]) > 6  # before anything was learnt: three guesses, of the tokens and of the prompt
     assert not any(parameter.requires_grad for module in (model.t5, model.clip) for parameter in module.parameters())
 
@@ -145,4 +146,4 @@ def test_the_text_encoders_know_colour_and_shape_apart_of_pairs_that_pictures_ha
 
 def test_training_for_no_time_is_refused(tmp_path):
     with pytest.raises(ValueError, match="minutes = 0"):
-        flux.train(0, 1, tmp_path / "a.safetensors")
+        flux_training.train(0, 1, tmp_path / "a.safetensors")

@@ -5,8 +5,8 @@ import torch
 import transformers
 
 from lib_noiseorder.tools.cli import main
-from lib_noiseorder.tools.lab import sd1
-from lib_noiseorder.tools.lab.in_webui import install
+from lib_noiseorder.tools.lab.formats import sd1
+from lib_noiseorder.tools.lab.formats.in_webui import install
 
 
 @pytest.fixture(scope="module")

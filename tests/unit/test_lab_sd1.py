@@ -14,7 +14,7 @@ pytest.importorskip("diffusers", reason="the SD1-format model is built from diff
 pytest.importorskip("transformers", reason="the SD1-format model uses transformers' text encoder")
 
 from lib_noiseorder.model import NoiseLevel, clean
-from lib_noiseorder.tools.lab import sd1, sd1_training
+from lib_noiseorder.tools.lab.formats import sd1, sd1_training
 from lib_noiseorder.tools.lab.model import alpha_bar
 from lib_noiseorder.tools.lab.oracle import Oracle
 from lib_noiseorder.tools.lab.world import OPPOSITE, Prompt

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_noiseorder import KNOBS, NoiseOrderSettings, SettingsError
+from lib_noiseorder.chosen import entry
 from lib_noiseorder.settings import KNOB, PRESETS
 
 BAD = {
@@ -30,15 +31,18 @@ BAD = {
     "show_injected": [None, 0],
     "hires_pass": [1, "second"],
     "inner_passes": ["all", None],
+    "chosen": ["five", "5:", "5:0", "5:17", "5:3/17", "5:3:1", "-", "5:3 x", True, None, 1.5, [3]],
 }
 
 
 @pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values])
 def test_a_bad_value_is_refused_with_field_value_and_range(name, value):
-    with pytest.raises(SettingsError) as refused:
-        NoiseOrderSettings.from_dict({name: value})
-    assert f"{name} = {repr(value)[:40]}" in str(refused.value)
-    assert KNOB[name].range in str(refused.value)
+    shown = repr(value.split()[-1] if name == "chosen" and isinstance(value, str) else value)  # the one bad pair of several
+    for way in (NoiseOrderSettings.from_dict, lambda values: NoiseOrderSettings(**values)):
+        with pytest.raises(SettingsError) as refused:
+            way({name: value})
+        assert f"{name} = {shown[:40]}" in str(refused.value)
+        assert KNOB[name].range in str(refused.value)
 
 
 def test_every_knob_has_bad_values_here():
@@ -69,7 +73,7 @@ def test_settings_are_frozen_and_typed():
 def test_injecting_with_no_weight_is_refused():
     with pytest.raises(SettingsError, match="leave nothing to inject"):
         NoiseOrderSettings(layout_weight=0, structure_weight=0, detail_weight=0)
-    assert not NoiseOrderSettings(layout_weight=0, structure_weight=0, detail_weight=0, strength=0).asks_the_model
+    assert NoiseOrderSettings(layout_weight=0, structure_weight=0, detail_weight=0, strength=0).strength == 0
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -78,10 +82,28 @@ def test_a_preset_decides_its_fields(preset):
     assert {name: getattr(settings, name) for name in PRESETS[preset]} == PRESETS[preset]
 
 
-def test_a_wish_that_contradicts_the_preset_is_refused_even_if_it_is_the_default():
-    for wish in ({"strength": 0.5}, {"injection": "calibrated"}):
-        with pytest.raises(SettingsError, match="contradicts preset 'Paper'"):
-            NoiseOrderSettings.from_dict({"preset": "Paper", **wish})
+WAYS = {
+    "constructor": lambda values: NoiseOrderSettings(**values),
+    "from_dict": NoiseOrderSettings.from_dict,
+    "args with an object": lambda values: NoiseOrderSettings.from_args([values]),
+    "infotext": lambda values: NoiseOrderSettings.from_infotext({KNOB[k].infotext_key: str(v) for k, v in values.items()}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("wish", [{"strength": 0.5}, {"injection": "calibrated"}, {"noise_scale": 0.9}], ids=str)
+def test_a_wish_that_contradicts_the_preset_is_refused_even_if_it_is_the_default(way, wish):
+    with pytest.raises(SettingsError, match="contradicts preset 'Paper'"):
+        way({"preset": "Paper", **wish})
+
+
+def test_flat_args_follow_the_same_rule():
+    with pytest.raises(SettingsError, match="erasure_samples = 4 contradicts preset 'Automatic'"):
+        NoiseOrderSettings.from_args([True, "Automatic", 4])
+    assert NoiseOrderSettings.from_args([True, "Automatic", 1]).selection == "automatic"
+
+
+def test_what_is_not_named_follows_the_preset():
     assert NoiseOrderSettings.from_dict({"preset": "Paper", "strength": 0.1}).injection == "literal"
 
 
@@ -97,11 +119,15 @@ def test_turning_a_knob_that_the_preset_decides_makes_it_custom():
             automatic.changed(**bad)
 
 
+pairs = st.dictionaries(st.integers(0, 2**32 - 1), st.tuples(st.integers(1, 16), st.integers(0, 16)), max_size=3)
+chosen_texts = pairs.map(lambda found: " ".join(entry(str(seed), *draws) for seed, draws in found.items()))
 values = {
     knob.name: st.booleans()
     if knob.kind is bool
     else st.sampled_from(knob.choices)
     if knob.choices
+    else chosen_texts
+    if knob.name == "chosen"
     else st.integers(int(knob.minimum), int(knob.maximum))
     if knob.kind is int
     else st.floats(knob.minimum, knob.maximum).filter(lambda value: value != 0)
@@ -111,6 +137,11 @@ custom = st.fixed_dictionaries({**values, "preset": st.just("Custom")}).map(Nois
 any_settings = st.one_of(custom, st.builds(NoiseOrderSettings, preset=st.sampled_from(sorted(PRESETS)), enabled=st.booleans()))
 
 
+def quoted(value):
+    """As the hosts write a value into an infotext."""
+    return json.dumps(value) if set(",\n:") & set(value) else value
+
+
 @given(any_settings)
 def test_round_trips(settings):
     assert NoiseOrderSettings.from_dict(settings.to_dict()) == settings
@@ -118,7 +149,7 @@ def test_round_trips(settings):
     assert NoiseOrderSettings.from_infotext(settings.to_infotext()) == settings
     assert NoiseOrderSettings.from_args([settings.to_dict()]) == settings
     assert NoiseOrderSettings.from_args(list(settings.to_dict().values())) == settings
-    parameters = ", ".join(f"{key}: {value}" for key, value in settings.to_infotext().items())
+    parameters = ", ".join(f"{key}: {quoted(value)}" for key, value in settings.to_infotext().items())
     text = f"a cat\nSteps: 20, {parameters}, Size: 64x64"
     assert NoiseOrderSettings.from_infotext(text) == settings
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from ..statistics import bootstrap, diversity, holm, pairs_needed, prompts_won, sign_test
 from .arms import PLAIN, Arm
+from .folder import Record, RunFolder
 from .plan import Plan
 from .scores import Table
-from .store import Record, RunFolder
 
 
 def found(folder: RunFolder, table: Table) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What makes the pictures of a comparison: what it is asked, what it answers, how it fails."""
+"""What makes the pictures of a comparison: what it is asked, what it answers, how it fails is in `tools.failures`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ from PIL import Image
 
 from ...settings import NoiseOrderSettings
 from .plan import Sampling
-
-
-class Unavailable(OSError):
-    """The generator does not answer, or failed; asking again may help."""
-
-
-class Refused(OSError):
-    """The generator will not do it, however often it is asked."""
 
 
 @dataclass(frozen=True)
@@ -56,4 +48,4 @@ class Generator(Protocol):
     name: str
 
     def make(self, request: Request) -> Made:
-        """Raises Unavailable or Refused."""
+        """Raises `failures.Unavailable` or `failures.Refused`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import torch
 
 from ...adapters.diffusers import run_ordered
-from ...settings import INFOTEXT_PREFIX
-from .generators import Made, Refused, Request, Unavailable
-from .scores import Missing, from_disk, library
+from .. import infotexts
+from ..failures import Refused, Unavailable
+from .generators import Made, Request
+from .libraries import Missing, from_disk, library
 
 
 class Pipeline:
@@ -93,9 +95,9 @@ class Pipeline:
             "Size": f"{sampling.width}x{sampling.height}", "Model hash": self._model["hash"], "Model": self._model["name"],
         }  # fmt: skip
         if request.settings is not None:
-            said |= {**request.settings.to_infotext(), f"{INFOTEXT_PREFIX} evaluations": extra}
+            said |= {**request.settings.to_infotext(), infotexts.EVALUATIONS: extra}
         if skipped:
-            said[f"{INFOTEXT_PREFIX} skipped"] = f'"{skipped}"'
+            said[infotexts.SKIPPED] = json.dumps(skipped, ensure_ascii=False)
         negative = f"\nNegative prompt: {sampling.negative_prompt}" if sampling.negative_prompt else ""
         return f"{request.prompt}{negative}\n" + ", ".join(f"{name}: {value}" for name, value in said.items())
 

@@ -72,8 +72,9 @@ class Plan:
         try:
             if said["format"] != _FORMAT:
                 raise ValueError(f"{name} has format {said['format']!r}, this version reads {_FORMAT}")
+            needed = {"webui": ("checkpoint",), "diffusers": ("model", "dtype")}[said["generator"]["kind"]]
             return cls(
-                said["generator"],
+                {"kind": said["generator"]["kind"], **{name: str(said["generator"][name]) for name in needed}},
                 Sampling(**said["sampling"]),
                 tuple(Arm.from_dict(arm) for arm in said["arms"]),
                 tuple(Pair(**pair) for pair in said["pairs"]),

@@ -15,7 +15,7 @@ from PIL import Image
 from ..progress import duration
 from . import plots
 from .arms import PLAIN
-from .store import RunFolder
+from .folder import RunFolder
 from .tables import interval, p_text, paper_table
 
 _THUMBNAIL = 384

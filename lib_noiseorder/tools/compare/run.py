@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from ..equal_cost import more_steps
+from ..failures import Unavailable
 from .arms import Arm
-from .generators import Generator, Made, Request, Unavailable
+from .folder import RunFolder
+from .generators import Generator, Made, Request
 from .plan import Plan, Sampling
 from .prompts import Pair
-from .store import RunFolder
 
 BACK_OFF = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds between the attempts at a picture."""
@@ -160,8 +161,7 @@ def _made(work: _Work, generator: Generator, request: Request, back_off: Sequenc
 def sampling_of(arm: Arm, pair: Pair, plan: Plan, folder: RunFolder) -> Sampling:
     """How an arm's picture of a pair is sampled.
 
-    An arm of equal cost has as many more steps as pay for what the picture of its other arm announced, rounded up: plain
-    noise never gets less.
+    An arm of equal cost has as many more steps as pay for what the picture of its other arm announced.
     """
     like = next(other for other in plan.arms if other.name == (arm.costs_as or arm.name))
     changed = {name: value for name, value in (("steps", like.steps), ("cfg", like.cfg)) if value is not None}
@@ -169,5 +169,5 @@ def sampling_of(arm: Arm, pair: Pair, plan: Plan, folder: RunFolder) -> Sampling
     if arm.costs_as is None:
         return sampling
     other = folder.records[pair.number, arm.costs_as]
-    more = math.ceil(other.extra_evaluations / other.evaluations_per_step)
+    more = more_steps(other.extra_evaluations, other.evaluations_per_step)
     return dataclasses.replace(sampling, steps=sampling.steps + more)

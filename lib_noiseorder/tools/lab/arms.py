@@ -6,7 +6,6 @@ An arm is named as on the command line: `plain`, or a kind with its number, as i
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from ...ordering import order_noise
 from ...plans import SelectionPlan, extra_evaluations, noise_scale_for, plan_for
 from ...selection import select
 from ...settings import NoiseOrderSettings
+from ..equal_cost import evaluations_per_step, more_steps
 from .model import STEPS, LabModel
 from .oracle import Oracle
 from .prompted import PromptedModel
@@ -103,11 +103,11 @@ def _selection(name: str, plan_of: Plan, wrong_prompt: bool = False) -> Arm:
 
 
 def _equal_cost(name: str) -> Arm:
-    """Plain noise with as many more sampler steps as Automatic's evaluations would pay for, rounded up."""
+    """Plain noise with as many more sampler steps as Automatic's evaluations would pay for."""
 
     def steps(model: LabModel) -> int:
         plan = plan_for("automatic", model.family, model.guidance)
-        return math.ceil(STEPS + extra_evaluations(plan, model.guidance) / (1 if model.guidance == 1 else 2))
+        return STEPS + more_steps(extra_evaluations(plan, model.guidance), evaluations_per_step(model.guidance))
 
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
         return model.sample(draw(1), prompts, steps(model))

@@ -5,19 +5,61 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..options import running
 from ..progress import Bar
 
 _MODELS = ("eps", "flow", "distilled")
 _FAMILIES = ("eps", "flow")
-_CHECKPOINTS = {"shapes-sd1": "sd1_training", "shapes-flux": "flux"}
+_CHECKPOINTS = {"shapes-sd1": "sd1_training", "shapes-flux": "flux_training"}
 """Models in other programs' formats, with the module that makes each."""
 _TABLE_ARMS = (
     "plain,automatic,light,paper,equal-cost,wrong-prompt,steps:24,steps:32,scale:0.9,scale:0.8,erasure:16,"
     "random-direction:0.1,oracle:2,oracle:4"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """Of `lab table`, as on the command line."""
+
+    arms: str
+    pairs: int
+    seed: int
+    quiet: bool
+    resume: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(TableOptions):
+    """Of `lab evaluate`."""
+
+    model: str
+    guidance: float | None
+    json: bool
+    details: bool
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Of `lab train`."""
+
+    model: str
+    minutes: float
+    seed: int
+    start: Path | None
+    out: Path
+
+
+@dataclass(frozen=True)
+class WebUIOptions:
+    """Of `lab webui`."""
+
+    folder: Path
 
 
 def add_commands(subparsers: argparse._SubParsersAction) -> None:
@@ -28,11 +70,11 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     evaluate.add_argument("--arms", default="plain,automatic,equal-cost", help="comma-separated (default: %(default)s)")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     evaluate.add_argument("--details", action="store_true", help="with --json: every figure, not only the main ones")
-    evaluate.set_defaults(run=_evaluate)
+    evaluate.set_defaults(run=running(_evaluate, EvaluateOptions))
 
     table = subparsers.add_parser("table", help="the main table of docs/evidence.md, both models, as Markdown")
     table.add_argument("--arms", default=_TABLE_ARMS, help="comma-separated (default: %(default)s)")
-    table.set_defaults(run=_table)
+    table.set_defaults(run=running(_table, TableOptions))
 
     for parser in (evaluate, table):
         parser.add_argument("--pairs", type=int, default=1024, help="prompt-seed pairs per arm (default: %(default)s)")
@@ -46,14 +88,16 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--start", type=Path, help="weights to go on from")
     train.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=running(_train, TrainOptions))
 
     webui = subparsers.add_parser("webui", help="put the checkpoint shapes-sd1 into an AUTOMATIC1111 WebUI")
     webui.add_argument("folder", type=Path, help="the WebUI's folder")
-    webui.set_defaults(run=_webui)
+    webui.set_defaults(run=running(_webui, WebUIOptions))
 
 
-def _evaluate(options: argparse.Namespace) -> int:
+def _evaluate(options: EvaluateOptions) -> int:
+    if options.guidance is not None and not math.isfinite(options.guidance):
+        raise ValueError(f"--guidance = {options.guidance} is not a number")
     figures = _run(options, options.model, options.guidance)
     if options.json:
         print(json.dumps({"arms": {name: _main(figure, options.details) for name, figure in figures.items()}}))
@@ -62,19 +106,19 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _table(options: argparse.Namespace) -> int:
+def _table(options: TableOptions) -> int:
     for family in _FAMILIES:
         print("\n".join(_markdown(family, _run(options, family))), flush=True)
         print()
     return 0
 
 
-def _train(options: argparse.Namespace) -> int:
+def _train(options: TrainOptions) -> int:
     log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
     if options.model in _CHECKPOINTS:
         if options.start is not None and options.model == "shapes-flux":
             raise ValueError(f"--start = {options.start}: {options.model} is made from nothing")
-        recipe = importlib.import_module(f".{_CHECKPOINTS[options.model]}", __package__)
+        recipe = importlib.import_module(f".formats.{_CHECKPOINTS[options.model]}", __package__)
         start = {} if options.start is None else {"start": options.start}
         recipe.train(options.minutes, options.seed, options.out, log, **start)
         return 0
@@ -87,8 +131,8 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _webui(options: argparse.Namespace) -> int:
-    from .in_webui import install
+def _webui(options: WebUIOptions) -> int:
+    from .formats.in_webui import install
 
     environment = install(options.folder)
     print("shapes-sd1 is in place. Start the WebUI with")
@@ -96,7 +140,7 @@ def _webui(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run(options: argparse.Namespace, family: str, guidance: float | None = None):
+def _run(options: TableOptions, family: str, guidance: float | None = None):
     from .arms import Arm
     from .evaluation import evaluate
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..statistics import bootstrap, diversity, diversity_change, frechet
+from ..store import Kept, packed, unpacked
 from .arms import Arm, seed_draws
 from .model import LabModel
 from .oracle import Oracle
+from .packaged import packaged
 from .world import Prompt, place, render, test_prompts, to_latent
 
 PICTURES_PER_PROMPT = 2
@@ -110,7 +111,8 @@ def evaluate(
         OSError: the resume file cannot be read or written.
     """
     prompts, seeds, groups = pairs_of(pairs, seed)
-    model, oracle, kept = LabModel(name, "cuda" if torch.cuda.is_available() else "cpu", guidance), Oracle(), _Kept(resume)
+    model, oracle = LabModel(name, "cuda" if torch.cuda.is_available() else "cpu", guidance), Oracle()
+    kept = Kept(resume, "key")
     arms = [Arm.named("plain"), *(arm for arm in arms if arm.name != "plain")]
     outcomes = {}
     for arm in arms:
@@ -118,10 +120,10 @@ def evaluate(
         for start in range(0, pairs, _CHUNK):
             part = slice(start, min(start + _CHUNK, pairs))
             key = _key(arm, model, prompts[part], seeds[part])
-            chunk = kept.get(key)
+            chunk = _outcome(kept.get(key))
             if chunk is None:
                 chunk = _draw(arm, model, oracle, prompts[part], seeds[part])
-                kept.put(key, chunk)
+                kept.put(_line(key, chunk))
             chunks.append(chunk)
             progress(arm.name, part.stop, pairs)
         outcomes[arm.name] = Outcome(
@@ -198,7 +200,7 @@ def _figures(outcome: Outcome, plain: Outcome, groups: np.ndarray, rare: np.ndar
 
 @cache
 def _weights(name: str) -> str:
-    return hashlib.sha256(files(__package__).joinpath(f"weights/{name}.safetensors").read_bytes()).hexdigest()
+    return hashlib.sha256(packaged(f"{name}.safetensors")).hexdigest()
 
 
 def _key(arm: Arm, model: LabModel, prompts: list[Prompt], seeds: list[int]) -> str:
@@ -208,33 +210,16 @@ def _key(arm: Arm, model: LabModel, prompts: list[Prompt], seeds: list[int]) -> 
     return f"{model.name} {arm.name} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
-class _Kept:
-    """Finished chunks, one JSON line each. A line cut short by an interruption is passed over."""
+def _line(key: str, chunk: Outcome) -> dict[str, Any]:
+    """A finished chunk as it is kept."""
+    right, share = chunk.right.tolist(), chunk.share.tolist()
+    return {"key": key, "right": right, "share": share, "features": packed(chunk.features), "evaluations": chunk.evaluations}
 
-    def __init__(self, path: Path | None):
-        self._path = path
-        self._chunks: dict[str, Outcome] = {}
-        if path is None or not path.exists():
-            return
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-                features = np.frombuffer(base64.b64decode(record["features"]), "<f4").reshape(len(record["right"]), -1)
-                right, share = np.array(record["right"]), np.array(record["share"])
-                self._chunks[record["key"]] = Outcome(right, share, features, record["evaluations"])
-            except (ValueError, KeyError, TypeError):
-                continue
 
-    def get(self, key: str) -> Outcome | None:
-        return self._chunks.get(key)
-
-    def put(self, key: str, chunk: Outcome) -> None:
-        self._chunks[key] = chunk
-        if self._path is None:
-            return
-        features = base64.b64encode(chunk.features.astype("<f4").tobytes()).decode()
-        record = {"key": key, "right": chunk.right.tolist(), "share": chunk.share.tolist(), "features": features}
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            # the leading line break ends a line that an interruption may have cut short
-            file.write("\n" + json.dumps({**record, "evaluations": chunk.evaluations}))
+def _outcome(line: dict[str, Any] | None) -> Outcome | None:
+    """The chunk that a line keeps; None where there is none."""
+    try:
+        features = unpacked(line["features"]).reshape(len(line["right"]), -1)
+        return Outcome(np.array(line["right"]), np.array(line["share"]), features, line["evaluations"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 
 import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .packaged import packaged
 from .world import COLOURS, MEAN, SHAPES, STD, Prompt, Thing
 
 _NOTHING = len(COLOURS) * len(SHAPES)
@@ -62,7 +62,7 @@ class Oracle:
 
     def __init__(self) -> None:
         self.detector = Detector()
-        self.detector.load_state_dict(load(files(__package__).joinpath("weights/oracle.safetensors").read_bytes()))
+        self.detector.load_state_dict(load(packaged("oracle.safetensors")))
         self.detector.eval()
 
     @torch.no_grad()

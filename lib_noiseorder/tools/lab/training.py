@@ -11,14 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..store import whole_file
 from .model import LabModel, alpha_bar
 from .network import ShapesNet
 from .optimiser import Log, clock, require_time
 from .oracle import Detector
+from .packaged import tensors
 from .world import COLOURS, NO_PROMPT, SHAPES, SIZE, Thing, dataset, render, to_latent, to_tokens
 
 _PICTURES = 50_000
@@ -54,7 +56,7 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
     net, average = ShapesNet().to(device), ShapesNet().to(device).requires_grad_(False)
     if start is not None:
         try:
-            net.load_state_dict({name: tensor.float() for name, tensor in load_file(start).items()})
+            net.load_state_dict({name: tensor.float() for name, tensor in tensors(start).items()})
         except RuntimeError as error:
             raise ValueError(f"{start} does not hold weights of this network: {error}") from None
     elif family == "distilled":
@@ -175,7 +177,8 @@ def train_oracle(minutes: float, seed: int, out: Path, log: Log) -> None:
         if step % 100 == 99:
             log(f"oracle step {step + 1}: loss {loss.item():.4f}, {share:.0%} of the time")
     net.eval()
-    save_file({name: tensor.cpu() for name, tensor in net.state_dict().items()}, out)
+    with whole_file(out) as part:
+        save_file({name: tensor.cpu() for name, tensor in net.state_dict().items()}, part)
     log(f"oracle: {step + 1} steps, written {out}")
 
 
@@ -211,6 +214,5 @@ def _device() -> torch.device:
 
 
 def _save(net: ShapesNet, out: Path) -> None:
-    unfinished = out.with_suffix(".part")
-    save_file({name: tensor.half().cpu().contiguous() for name, tensor in net.state_dict().items()}, unfinished)
-    unfinished.replace(out)
+    with whole_file(out) as part:
+        save_file({name: tensor.half().cpu().contiguous() for name, tensor in net.state_dict().items()}, part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...settings import NoiseOrderSettings
+from ....settings import NoiseOrderSettings
+from ...equal_cost import evaluations_per_step, more_steps
+from ..evaluation import Figures, figures_of, judged, pairs_of
+from ..oracle import Oracle
 from . import flux, sd1
-from .evaluation import Figures, figures_of, judged, pairs_of
-from .oracle import Oracle
 
 ARMS = ("plain", "ordered", "equal-cost")
 BATCH = 32
@@ -83,7 +83,7 @@ def compare(
     if "equal-cost" in arms and "ordered" not in arms:
         raise ValueError('arm "equal-cost" needs "ordered"')
     guidance = checkpoint.guidance if guidance is None else guidance
-    per_step = 1 if guidance == 1 else 2
+    per_step = evaluations_per_step(guidance)
     prompts, seeds, groups = pairs_of(pairs, seed)
     oracle, outcomes, steps = Oracle(), {}, checkpoint.steps
     for arm in (arm for arm in ARMS if arm == "plain" or arm in arms):
@@ -103,7 +103,7 @@ def compare(
             progress(arm, part.stop, pairs)
         outcomes[arm] = judged(oracle, torch.cat(parts), prompts, per_step * steps + extra / pairs)
         if arm == "ordered":
-            steps += math.ceil(extra / pairs / per_step)
+            steps += more_steps(extra / pairs, per_step)
     return figures_of(outcomes, prompts, groups, seed, oracle)
 
 

@@ -12,7 +12,6 @@ import math
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +21,12 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import world
-from .model import alpha_bar
-from .world import Prompt, Thing
+from ...store import whole_file
+from .. import world
+from ..model import alpha_bar
+from ..packaged import packaged, tensors
+from ..world import Prompt, Thing
+from .ldm_names import text_name, unet_name, vae_name
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -167,10 +169,6 @@ def for_vae(pictures: Tensor) -> Tensor:
 # ---- the modules, their file, and other programs' formats
 
 
-def _packaged(name: str) -> bytes:
-    return files(__package__).joinpath("weights", name).read_bytes()
-
-
 @dataclass
 class ShapesSD1:
     """Text encoder, UNet and VAE: diffusers' and transformers' modules."""
@@ -193,18 +191,18 @@ class ShapesSD1:
     @staticmethod
     def load(path: Path | None = None) -> ShapesSD1:
         """The trained modules in float32, ready to use; from an ldm-format file (default: the packaged weights)."""
-        content = path.read_bytes() if path else _packaged("shapes-sd1.safetensors")
         model = ShapesSD1.untrained()
-        model.load_ldm(load(content))
+        model.load_ldm(tensors(path) if path else load(packaged("shapes-sd1.safetensors")))
         for module in (model.text, model.unet, model.vae):
             module.eval().requires_grad_(False)
         return model
 
     def _named(self) -> dict[str, Tensor]:
         """Every tensor under its ldm name."""
-        named = {f"cond_stage_model.transformer.{_text_name(name)}": x for name, x in self.text.state_dict().items()}
-        named |= {f"model.diffusion_model.{_unet_name(name)}": x for name, x in self.unet.state_dict().items()}
-        return named | {f"first_stage_model.{_vae_name(name)}": x for name, x in self.vae.state_dict().items()}
+        levels, unet = len(_VAE["block_out_channels"]), (_UNET["layers_per_block"], _UNET["up_block_types"])
+        named = {f"cond_stage_model.transformer.{text_name(name)}": x for name, x in self.text.state_dict().items()}
+        named |= {f"model.diffusion_model.{unet_name(name, *unet)}": x for name, x in self.unet.state_dict().items()}
+        return named | {f"first_stage_model.{vae_name(name, levels)}": x for name, x in self.vae.state_dict().items()}
 
     def to_ldm(self, dtype: torch.dtype = torch.float16) -> dict[str, Tensor]:
         """The state of an SD1 checkpoint."""
@@ -230,9 +228,9 @@ class ShapesSD1:
 
     def save(self, path: Path) -> None:
         """Write an fp16 checkpoint and its `.yaml` sidecar."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(self.to_ldm(), str(path), {"format": "pt"})
-        path.with_suffix(".yaml").write_bytes(_packaged("shapes-sd1.yaml"))
+        with whole_file(path) as part:
+            save_file(self.to_ldm(), part, {"format": "pt"})
+        path.with_suffix(".yaml").write_bytes(packaged("shapes-sd1.yaml"))
 
     def pipeline(self) -> StableDiffusionPipeline:
         """diffusers' own pipeline around the modules."""
@@ -295,67 +293,9 @@ def tokenizer() -> Any:
     )
 
 
-def _text_name(name: str) -> str:
-    return name if name.startswith("text_model.") else f"text_model.{name}"  # transformers 5 dropped the prefix
-
-
-_UNET_OUTER_NAMES = {
-    "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
-    "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-}  # fmt: skip
-_RESNET_NAMES = {
-    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-    "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
-}  # fmt: skip
-
-
-def _unet_name(name: str) -> str:
-    """ldm's name of a tensor of diffusers' UNet."""
-    head, _, rest = name.rpartition(".")
-    if head in _UNET_OUTER_NAMES:
-        return f"{_UNET_OUTER_NAMES[head]}.{rest}"
-    kind, *path = name.split(".")
-    if kind == "mid_block":
-        part, index, *rest = path
-        place = "middle_block.1" if part == "attentions" else f"middle_block.{2 * int(index)}"
-    else:
-        level, part, index, *rest = path
-        per_level = _UNET["layers_per_block"] + 1
-        first = int(level) * per_level
-        if part == "downsamplers":
-            return f"input_blocks.{first + per_level}.0.op.{rest[-1]}"
-        if part == "upsamplers":
-            attends = _UNET["up_block_types"][int(level)].startswith("CrossAttn")
-            return f"output_blocks.{first + per_level - 1}.{1 + attends}.conv.{rest[-1]}"
-        block = f"input_blocks.{1 + first + int(index)}" if kind == "down_blocks" else f"output_blocks.{first + int(index)}"
-        place = f"{block}.{int(part == 'attentions')}"
-    if part == "resnets":
-        rest = [_RESNET_NAMES[rest[0]], *rest[1:]]
-    return ".".join([place, *rest])
-
-
-_VAE_ATTENTION_NAMES = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
-
-
-def _vae_name(name: str) -> str:
-    """ldm's name of a tensor of diffusers' AutoencoderKL."""
-    levels = len(_VAE["block_out_channels"])
-    name = re.sub(r"down_blocks\.(\d+)\.resnets\.(\d+)", r"down.\1.block.\2", name)
-    name = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0", r"down.\1.downsample", name)
-    name = re.sub(r"up_blocks\.(\d+)\.resnets\.(\d+)", lambda m: f"up.{levels - 1 - int(m[1])}.block.{m[2]}", name)
-    name = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{levels - 1 - int(m[1])}.upsample", name)
-    name = re.sub(r"mid_block\.resnets\.(\d+)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
-    name = re.sub(
-        r"mid_block\.attentions\.0\.(group_norm|to_q|to_k|to_v|to_out\.0)",
-        lambda m: f"mid.attn_1.{_VAE_ATTENTION_NAMES[m[1]]}",
-        name,
-    )
-    return name.replace("conv_shortcut", "nin_shortcut").replace("conv_norm_out", "norm_out")
-
-
 def score(model: ShapesSD1, pairs: int, seed: int, guidance: float = GUIDANCE, steps: int = STEPS) -> float:
     """Percent of pictures in which everything is right, half of them from rare prompts, from plain noise."""
-    from .oracle import Oracle
+    from ..oracle import Oracle
 
     prompts = world.test_prompts(pairs, seed)
     noise = torch.randn(pairs, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(seed))

@@ -13,7 +13,6 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from .. import store
 from .generators import Made
 from .plan import Plan, read, versions
 
@@ -66,7 +66,10 @@ class RunFolder:
         self._lock = threading.Lock()
         self._said: dict[str, Any] = {}
         path.mkdir(parents=True, exist_ok=True)
-        self._claim = _claim(path / f".lock{self._suffix}")
+        claim = store.claim(path / f".lock{self._suffix}")
+        if claim is None:
+            raise OSError(f"{path}: another comparison is at work in this folder")
+        self._claim = claim
         try:
             self._open(process)
         except BaseException:
@@ -117,20 +120,16 @@ class RunFolder:
                 pair, arm, name, pixels_hash(made.picture), steps, made.evaluations_per_step,
                 made.extra_evaluations, round(made.seconds, 3), made.skipped, made.infotext, host,
             )  # fmt: skip
-            _append(self.path / f"results{self._suffix}.jsonl", asdict(record))
+            store.append(self.path / f"results{self._suffix}.jsonl", asdict(record))
             self.records[pair, arm] = record
             return record
 
     def picture(self, record: Record) -> Image.Image:
         return Image.open(self.path / record.file).convert("RGB")
 
-    def scores(self) -> dict[tuple[str, str], dict[str, Any]]:
+    def scores(self) -> store.Kept:
         """What is known by metric and hash of the picture and its prompt."""
-        return {(line["metric"], line["key"]): line for line in _lines(self.path / "scores.jsonl") if "key" in line}
-
-    def add_score(self, metric: str, key: str, scores: dict[str, float], features: str | None) -> None:
-        line = {"metric": metric, "key": key, "scores": scores, "features": features}
-        _append(self.path / "scores.jsonl", line, at_once=False)
+        return store.Kept(self.path / "scores.jsonl", "metric", "key")
 
     def run(self) -> dict[str, Any]:
         """What run.json says."""
@@ -146,7 +145,7 @@ class RunFolder:
     def _records(self) -> Iterator[Record]:
         arms, count = {arm.name for arm in self.plan.arms}, len(self.plan.pairs)
         for path in sorted(self.path.glob("results*.jsonl")):
-            for line in _lines(path):
+            for line in store.lines(path):
                 try:
                     record = Record(**line)
                 except TypeError:
@@ -158,77 +157,18 @@ class RunFolder:
         self._said = {"model": self.model, **self._said, **more}
         kept = {name: self._said[name] for name in ("model", "host versions") if self._said.get(name)}
         run = {**self.plan.to_dict(), **kept, "versions": self._said.get("versions") or versions()}
-        write_whole(self.path / "run.json", json.dumps(run, indent=1, ensure_ascii=False))
+        store.write_whole(self.path / "run.json", json.dumps(run, indent=1, ensure_ascii=False))
 
     def _write_picture(self, path: Path, made: Made) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         info = PngInfo()
         info.add_itxt("parameters", made.infotext)
-        with _whole_file(path) as part:
+        with store.whole_file(path) as part:
             made.picture.save(part, "PNG", pnginfo=info)
 
 
 def pixels_hash(picture: Image.Image) -> str:
     """SHA-256 of an RGB picture's size and pixels."""
     return hashlib.sha256(f"{picture.size}".encode() + picture.tobytes()).hexdigest()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file at once: after an interruption it is the old one or the new one."""
-    with _whole_file(path) as part:
-        part.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _whole_file(path: Path) -> Iterator[Path]:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")  # processes share the folder
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _append(path: Path, line: dict[str, Any], at_once: bool = True) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        # the leading line break ends a line that an interruption may have cut short
-        file.write("\n" + json.dumps(line, ensure_ascii=False))
-        file.flush()
-        if at_once:
-            os.fsync(file.fileno())
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a file; one cut short by an interruption is passed over."""
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
-
-
-def _claim(path: Path) -> int:
-    """A file that this process alone holds until it ends, however it ends."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise OSError(f"{path.parent}: another comparison is at work in this folder") from None
-    return handle
 
 
 def _said(model: dict[str, str]) -> str:

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from . import world
-from .model import alpha_bar
-from .optimiser import Averaged, Log, LossLog, Optimiser, clock, require_time
+from .. import world
+from ..model import alpha_bar
+from ..optimiser import Averaged, Log, LossLog, Optimiser, clock, require_time
+from ..world import Prompt
 from .sd1 import LATENT, LATENT_SCALE, SCALE, ShapesSD1, dataset, for_vae, token_ids, wording
-from .world import Prompt
 
 _BATCH = 32
 _PROMPT_DROPOUT = 0.1

@@ -1,0 +1,89 @@
+"""`noiseorder bench`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..options import running
+from .measuring import bench, processor_clock
+from .subjects import diffusers_pipeline, embedded, webui
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Hang `bench` under the command's parser; it sets `run`, which takes the options and gives the exit status."""
+    parser = commands.add_parser("bench", help="what ordering the noise costs, as ratios to plain pictures")
+    parser.add_argument("--model", choices=("flow", "eps"), default="flow", help="which embedded model (default: flow)")
+    parser.add_argument("--steps", type=int, default=20, help="of the sampler (default: 20)")
+    parser.add_argument("--runs", type=int, default=5, help="how many paired runs the medians are taken over (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--diffusers", action="store_true", help="a Stable Diffusion pipeline of diffusers instead")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="count this process's work instead of the clock: busy machines"
+    )
+    parser.add_argument("--webui", metavar="URL", help="a running WebUI with the extension instead, through its API")
+    parser.add_argument(
+        "--processor-of", type=int, metavar="PID", help="with --webui: count its process's work instead of the clock"
+    )
+    parser.add_argument("--checkpoint", default="", help="with --webui: as the WebUI lists it (default: the loaded one)")
+    parser.add_argument("--size", type=int, default=512, help="with --webui: width and height (default: 512)")
+    parser.set_defaults(run=running(_bench, Options))
+
+
+@dataclass(frozen=True)
+class Options:
+    """As on the command line."""
+
+    model: str
+    steps: int
+    runs: int
+    json: bool
+    diffusers: bool
+    processor_time: bool
+    webui: str | None
+    processor_of: int | None
+    checkpoint: str
+    size: int
+
+
+def _bench(options: Options) -> int:
+    if options.steps < 2:
+        raise ValueError(f"--steps = {options.steps} is not an integer from 2 on")
+    if options.webui:
+        subject = webui(options.webui, options.checkpoint, options.steps, options.size)
+    elif options.diffusers:
+        subject = diffusers_pipeline(options.steps)
+    else:
+        subject = embedded(options.model, options.steps)
+    clock = time.process_time if options.processor_time and not options.webui else time.perf_counter
+    if options.webui and options.processor_of is not None:
+        clock = processor_clock(options.processor_of)
+    figures = bench(subject, options.runs, clock)
+    print(json.dumps(figures, indent=1, ensure_ascii=False) if options.json else table(figures))
+    return 0
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures of `bench` for people."""
+    lines = [f"{figures['subject']}, {figures['steps']} steps; medians of {figures['runs']} paired runs"]
+    rows = [
+        ("plain", "", ""),
+        ("ordered", "ordered_over_plain", "ideal"),
+        ("selection", "selection_over_plain", "selection_ideal"),
+        ("full pass", "full_pass_over_plain", ""),
+    ]
+    for way, name, ideal in rows:
+        line = f"{way:10} {figures['seconds'][way]:9.4f} s"
+        if name:
+            low, high = figures["spread"][name]
+            line += f"   × {figures[name]:.3f} [{low:.3f} to {high:.3f}]"
+        if ideal in figures:
+            line += f"   ideal × {figures[ideal]:.3f}"
+        lines.append(line)
+    lines.append(f"an evaluation takes {figures['evaluation_share']:.2f} of a step")
+    lines.append(f"the selection announced × {figures['selection_announced']:.3f}")
+    return "\n".join(lines)

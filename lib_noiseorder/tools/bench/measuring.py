@@ -1,0 +1,142 @@
+"""What ordering the noise costs, measured: plain, ordered and compared pictures side by side in one run, as ratios.
+
+Every run makes the picture in every way, in an order that moves on from run to run, and ratios are taken within a run before
+their median is: a machine that is busy with something else slows both sides down.
+
+    plain                    one generation: T steps
+    ordered                  with injection as the settings' defaults have it: K evaluations more
+    selection                with the preset Automatic
+    full pass                a whole extra sampling pass instead, as other implementations of the paper take it
+
+An evaluation takes the share c of a step; with guidance, a step is two evaluations run as one batch. The ideal of `ordered` is
+(T + K·c) / T: the evaluations, and nothing else.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...formulas import key_timesteps
+from ...settings import RECOMMENDED, NoiseOrderSettings
+
+INJECTION = NoiseOrderSettings(enabled=True)
+AUTOMATIC = NoiseOrderSettings(enabled=True, preset=RECOMMENDED)
+ROUNDS = 3
+"""How often a run makes every picture: what disturbs a busy machine only ever makes it slower, so the fastest counts."""
+
+Way = Callable[[], Any]
+"""Makes one picture, or does another piece of work that is to be timed."""
+Times = Mapping[str, float]
+"""Seconds by the name of the way, of one run."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured: a model with its sampler, and the ways of making a picture with them.
+
+    Attributes:
+        name: for the report.
+        steps: of the sampler.
+        ways: "plain", "ordered", "selection", "full pass", and whatever `evaluation` needs besides.
+        evaluation: seconds of one evaluation, from the times of a run.
+        announced: evaluations that the selection says it adds.
+        calls: evaluations of a selected picture as the model gets them, (pairs, single ones); None where unknown.
+        questions: evaluations that injection adds, K.
+    """
+
+    name: str
+    steps: int
+    ways: Mapping[str, Way]
+    evaluation: Callable[[Times], float]
+    announced: int
+    calls: tuple[int, int] | None = None
+    questions: int = field(default_factory=lambda: len(key_timesteps(INJECTION)))
+
+
+def measure(ways: Mapping[str, Way], runs: int, clock: Callable[[], float] = time.perf_counter) -> list[dict[str, float]]:
+    """The times of every run, each the fastest of ROUNDS; after a run that does not count, with the garbage collector off."""
+    names = list(ways)
+    for name in names:
+        ways[name]()
+    measured, collecting = [], gc.isenabled()
+    try:
+        for run in range(runs):
+            gc.collect()
+            gc.disable()
+            first, times = run % len(names), dict.fromkeys(names, inf)
+            for name in (names[first:] + names[:first]) * ROUNDS:
+                started = clock()
+                ways[name]()
+                times[name] = min(times[name], clock() - started)
+            measured.append(times)
+    finally:
+        if collecting:
+            gc.enable()
+    return measured
+
+
+def ratios(subject: Subject, times: Times) -> dict[str, float]:
+    """The figures of one run."""
+    steps, plain = subject.steps, times["plain"]
+    share = subject.evaluation(times) * steps / plain
+    found = {
+        "ordered_over_plain": times["ordered"] / plain,
+        "ideal": (steps + subject.questions * share) / steps,
+        "selection_over_plain": times["selection"] / plain,
+        "selection_announced": 1 + subject.announced / (2 * steps),
+        "full_pass_over_plain": times["full pass"] / plain,
+        "evaluation_share": share,
+    }
+    if subject.calls is not None:
+        pairs, single = subject.calls
+        found["selection_ideal"] = (pairs + single * share) / steps
+    return found
+
+
+def bench(subject: Subject, runs: int, clock: Callable[[], float] = time.perf_counter) -> dict[str, Any]:
+    """Medians of paired runs: `ratios`, and beside them their spread and the seconds behind them.
+
+    Raises:
+        ValueError: fewer than one run.
+    """
+    if runs < 1:
+        raise ValueError(f"--runs = {runs} is not an integer from 1 on")
+    measured = measure(subject.ways, runs, clock)
+    found = [ratios(subject, times) for times in measured]
+    return {
+        **{name: round(statistics.median(one[name] for one in found), 4) for name in found[0]},
+        "spread": {name: [round(pick(one[name] for one in found), 4) for pick in (min, max)] for name in found[0]},
+        "seconds": {name: round(statistics.median(times[name] for times in measured), 5) for name in subject.ways},
+        "subject": subject.name,
+        "steps": subject.steps,
+        "runs": runs,
+        "threads": torch.get_num_threads(),
+        "clock": "wall" if clock is time.perf_counter else "processor",
+    }
+
+
+def processor_clock(pid: int) -> Callable[[], float]:
+    """The seconds of processor time that a process has used, in all its threads; Linux only.
+
+    Raises:
+        OSError: there is no such process, or no /proc.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    ticks = os.sysconf("SC_CLK_TCK")
+
+    def clock() -> float:
+        fields = stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / ticks
+
+    clock()
+    return clock

@@ -1,0 +1,167 @@
+"""What can be measured: the lab's models in this process, diffusers' pipeline, a running WebUI."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ...formulas import key_timesteps
+from ...ordering import OrderedNoise, order_noise
+from ...plans import extra_evaluations, plan_for
+from ...selection import select
+from ...settings import NoiseOrderSettings
+from ..infotexts import outcome
+from ..webui_client import Answer, WebUIClient
+from .measuring import AUTOMATIC, INJECTION, Subject, Times
+
+_PROMPT = "red circle left of blue square"
+_SEED = 1
+
+
+def embedded(family: str, steps: int) -> Subject:
+    """The lab's model and its sampler; one picture with guidance."""
+    from ..lab.arms import seed_draws
+    from ..lab.model import LabModel
+    from ..lab.preview import LabPreview
+    from ..lab.world import Prompt
+
+    class Counted(LabModel):
+        pairs = 0
+
+        def predict_pair(self, *question: Any) -> Any:
+            self.pairs += 1
+            return super().predict_pair(*question)
+
+        def timesteps(self, steps: int = steps) -> list[float]:
+            return super().timesteps(steps)
+
+    model, prompts = Counted(family), [Prompt.parse(_PROMPT)]
+    draw, denoiser = seed_draws([_SEED]), model.denoiser(prompts)
+
+    def ordered() -> OrderedNoise:
+        return order_noise(INJECTION, draw, denoiser)
+
+    def selected() -> None:
+        preview = LabPreview(model, prompts)
+        preview.finish(select(plan, lambda k: draw(k) * scale, preview))
+
+    plan, scale = plan_for(AUTOMATIC.selection, family, model.guidance, steps=steps)
+    model.evaluations = model.pairs = 0
+    selected()
+    calls = model.pairs, model.evaluations - 2 * model.pairs
+    return Subject(
+        name=f"embedded {family} model",
+        steps=steps,
+        ways={
+            "plain": lambda: model.sample(draw(1), prompts, steps),
+            "ordered": lambda: model.sample(ordered().noise, prompts, steps),
+            "selection": selected,
+            "full pass": lambda: (model.sample(draw(1), prompts, steps), model.sample(draw(1), prompts, steps)),
+            "evaluations": lambda: [denoiser(draw(1), step.timestep) for step in key_timesteps(INJECTION)],
+        },
+        evaluation=lambda times: times["evaluations"] / len(key_timesteps(INJECTION)),
+        announced=extra_evaluations(plan, model.guidance),
+        calls=calls,
+    )
+
+
+def diffusers_pipeline(steps: int, size: int | None = None) -> Subject:
+    """diffusers' own Stable Diffusion pipeline around the lab's checkpoint in that format.
+
+    Args:
+        size: of the pictures, in pixels per side, a multiple of 32; by default the checkpoint's own.
+
+    Raises:
+        ModuleNotFoundError: diffusers or transformers is missing.
+    """
+    from ...adapters.diffusers import order_latents, run_ordered
+    from ..lab.formats.sd1 import GUIDANCE, SIZE, ShapesSD1
+
+    size = size or SIZE
+    pipe = ShapesSD1.load().pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    call = {"prompt": _PROMPT, "height": size, "width": size, "guidance_scale": GUIDANCE, "output_type": "np"}
+    rows: list[int] = []
+    question = torch.zeros(1, 4, size // 8, size // 8), 500, torch.zeros(1, 77, pipe.text_encoder.config.hidden_size)
+
+    def seeded() -> dict[str, Any]:
+        return {**call, "num_inference_steps": steps, "generator": torch.Generator().manual_seed(_SEED)}
+
+    def ordered() -> torch.Tensor:
+        return order_latents(pipe, settings=INJECTION, **seeded()).noise
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            for _ in key_timesteps(INJECTION):
+                pipe.unet(*question)
+
+    counting = pipe.unet.conv_in.register_forward_pre_hook(lambda _, args: rows.append(len(args[0])))
+    report = run_ordered(pipe, settings=AUTOMATIC, **seeded()).report
+    counting.remove()
+    return Subject(
+        name="diffusers StableDiffusionPipeline, shapes-sd1",
+        steps=steps,
+        ways={
+            "plain": lambda: pipe(**seeded()),
+            "ordered": lambda: pipe(**seeded(), latents=ordered()),
+            "selection": lambda: run_ordered(pipe, settings=AUTOMATIC, **seeded()),
+            "full pass": lambda: (pipe(**seeded()), pipe(**seeded())),
+            "evaluations": evaluate,
+        },
+        evaluation=lambda times: times["evaluations"] / len(key_timesteps(INJECTION)),
+        announced=report.evaluations - report.saved_evaluations,
+        calls=(rows.count(2), rows.count(1)),
+    )
+
+
+def webui(
+    url: str, checkpoint: str, steps: int, size: int, sampler: str = "Euler", scripts: Mapping[str, Any] | None = None
+) -> Subject:
+    """A running A1111 or Forge, through its API; the time of a request is the time of a picture.
+
+    An evaluation is timed by a picture with the host's own way of leaving the negative prompt out (`s_min_uncond`), and what
+    is no step by pictures of twice as many steps.
+
+    Args:
+        scripts: the API arguments of other always-on scripts, by title.
+
+    Raises:
+        OSError: the WebUI cannot be reached or refuses.
+        ValueError: no address.
+    """
+    client, seeds = WebUIClient(url), itertools.count(1)
+
+    def picture(settings: NoiseOrderSettings | None = None, seed: int = 1, **more: Any) -> Answer:
+        override = {"sd_model_checkpoint": checkpoint} if checkpoint else {}
+        payload = {
+            "prompt": _PROMPT, "seed": seed, "steps": steps, "width": size, "height": size, "cfg_scale": 4.0,
+            "sampler_name": sampler, "override_settings": {**override, **more.pop("override", {})}, **more,
+        }  # fmt: skip
+        ordering = {} if settings is None else {"Noise Order": {"args": [settings.to_dict()]}}
+        payload["alwayson_scripts"] = {**(scripts or {}), **ordering}
+        return client.txt2img(payload)
+
+    def evaluation(times: Times) -> float:
+        beside_steps = 2 * times["plain"] - times["twice the steps"]
+        return max(times["prompt only"] - beside_steps, 0.0) / steps
+
+    announced = outcome(picture(AUTOMATIC, next(seeds)).infotext).evaluations
+    if announced is None:
+        raise OSError(f"{client.url} does not order noise; is Noise Order installed there?")
+    return Subject(
+        name=f"{checkpoint or 'the loaded checkpoint'} at {size}×{size} through the API",
+        steps=steps,
+        ways={
+            "plain": picture,
+            "ordered": lambda: picture(INJECTION, next(seeds)),
+            "selection": lambda: picture(AUTOMATIC, next(seeds)),
+            "full pass": lambda: (picture(), picture()),
+            "prompt only": lambda: picture(s_min_uncond=1e9, override={"s_min_uncond_all": True}),
+            "twice the steps": lambda: picture(steps=2 * steps),
+        },
+        evaluation=evaluation,
+        announced=announced,
+    )

@@ -1,0 +1,11 @@
+"""How whatever makes pictures fails."""
+
+from __future__ import annotations
+
+
+class Unavailable(OSError):
+    """It does not answer, or failed; asking again may help."""
+
+
+class Refused(OSError):
+    """It will not do it, however often it is asked."""

@@ -1,0 +1,1 @@
+"""The shapes world's checkpoints in the hosts' own formats."""
