@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from .plans import MOST_DRAWS
 
@@ -89,18 +88,22 @@ def check_without_seeds(text: str) -> None:
         raise ValueError(f"chosen = {text!r} names seeds, which this host does not know; give draw numbers alone")
 
 
-def entry(seed: str | None, draw: int, hires_draw: int = 0) -> str:
-    """What a picture's infotext says of its draws, as `chosen` reads it; "" where nothing was chosen."""
-    if not draw and not hires_draw:
-        return ""
-    return (f"{seed}:" if seed is not None else "") + str(draw) + (f"/{hires_draw}" if hires_draw else "")
+def entry(draw: str, hires_draw: str) -> str:
+    """The two draws that an infotext names, either of which may be ""; as one entry without its seed."""
+    return f"{draw or 0}/{hires_draw}" if hires_draw and "/" not in draw else draw
+
+
+def with_seed(text: str, seed: str, variation_seed: str = "") -> str:
+    """A picture's own choice as a setting that leaves other seeds alone."""
+    if not text or " " in text or ":" in text or not re.fullmatch(r"-?\d+", seed):
+        return text
+    return f"{seed}+{variation_seed}:{text}" if variation_seed else f"{seed}:{text}"
 
 
 def _entries(text: str) -> list[str]:
     return text.replace(",", " ").split()
 
 
-@lru_cache(maxsize=16)
 def _read(text: str) -> _Chosen:
     by_seed: dict[str, tuple[int, int]] = {}
     in_order: list[tuple[int, int]] = []

@@ -326,19 +326,25 @@ class NoiseOrderSettings:
         """Settings from a picture's infotext: its parsed parameters, or the text itself.
 
         Keys that are no knob of this version (results, other parameters) are passed over. Without any, the
-        defaults come back, switched off.
+        defaults come back, switched off. The picture's draw is tied to its seed, if that is among them.
 
         Raises:
             SettingsError: a knob's text is no value of its range.
         """
         if isinstance(infotext, str):
             infotext = _parameters(infotext)
-        return cls(**{knob.name: knob.parsed(infotext[knob.infotext_key]) for knob in KNOBS if knob.infotext_key in infotext})
+        named = {knob.name: knob.parsed(infotext[knob.infotext_key]) for knob in KNOBS if knob.infotext_key in infotext}
+        draws = chosen_setting.entry(named.get("chosen", ""), str(infotext.get(HIRES_CHOSEN, "")))
+        if draws:
+            seeds = (str(infotext.get(key, "")) for key in ("Seed", "Variation seed"))
+            named["chosen"] = KNOB["chosen"].checked(chosen_setting.with_seed(draws, *seeds))
+        return cls(**named)
 
 
 def _parameters(infotext: str) -> dict[str, str]:
     """Our parameters in an infotext; the hosts write values that have a comma or a colon in them as JSON strings."""
-    found = re.findall(rf'({INFOTEXT_PREFIX}[^:,]*): ("(?:[^"\\]|\\.)*"|[^,\n]+)', infotext)
+    keys = rf"{INFOTEXT_PREFIX}[^:,]*|Seed|Variation seed"
+    found = re.findall(rf'(?:^|, )({keys}): ("(?:[^"\\]|\\.)*"|[^,\n]+)', infotext, re.MULTILINE)
     return {key: json.loads(value) if value.startswith('"') else value for key, value in found}
 
 
@@ -371,3 +377,7 @@ KNOBS: tuple[Knob, ...] = _knobs()
 
 KNOB: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 """All knobs by name."""
+
+CHOSEN = KNOB["chosen"].infotext_key
+HIRES_CHOSEN = f"{INFOTEXT_PREFIX} hires chosen"
+"""Where a picture's infotext says which draw it got, and which one in the hires pass."""

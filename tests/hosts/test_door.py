@@ -113,7 +113,7 @@ def test_presets_are_saved_shown_and_deleted(panel):
     assert "there is no preset" in shown(panel, "mine")[1]
 
 
-NOT_A_PRESETS = ("enabled", "preset", "compare_with_off", "show_injected")
+NOT_A_PRESETS = ("enabled", "preset", "compare_with_off", "show_injected", "chosen")
 
 
 def test_what_cannot_be_saved_or_deleted_is_told_and_escaped(panel):
@@ -135,19 +135,19 @@ def test_a_broken_preset_file_does_not_stop_the_panel_and_is_told_there(host, tm
     assert "set aside as presets.broken-1.json" in panel._message.value
 
 
-def test_the_facts_for_the_cost_line_are_those_of_the_code_that_does_the_work(host, panel):
-    facts = json.loads(html.unescape(re.search('data-facts="(.*?)"', panel._facts.value)[1]))
-    assert facts["ranges"]["strength"] == {"label": "Strength", "minimum": -2.0, "maximum": 2.0, "whole": False}
-    assert len(panel._facts.value) < 20_000, "this goes to every page"
+def test_the_cost_table_is_that_of_the_code_that_does_the_work(host, panel):
+    table = json.loads(html.unescape(re.search('data-table="(.*?)"', panel._table.value)[1]))
+    assert table["ranges"]["strength"] == {"label": "Strength", "minimum": -2.0, "maximum": 2.0, "whole": False}
+    assert len(panel._table.value) < 20_000, "this goes to every page"
     for family, steps, draws in itertools.product(("eps", "flow"), (1, 7, 20, 150), (0, 2, 3, 16)):
-        for guidance, kind in ((1.0, "automatic unguided straight"), (5.0, "automatic guided straight")):
-            courses = facts["selection"][family][kind]
+        for guidance, kind in ((1.0, "automatic unguided euler"), (5.0, "automatic guided euler")):
+            costs = table["selection"][family][kind]
 
             def at(course, steps=steps):
                 return [cost for first, cost in course if first <= steps][-1]
 
-            announced = at(courses["2"]) + (draws - 2) * (at(courses["3"]) - at(courses["2"])) if draws else at(courses["own"])
-            plan, _ = plan_for("automatic", family, guidance, True, draws, steps)
+            announced = at(costs["2"]) + (draws - 2) * (at(costs["3"]) - at(costs["2"])) if draws else at(costs["own"])
+            plan = plan_for("automatic", family, guidance, True, draws, steps)
             whole = extra_evaluations(plan, guidance, True)
             assert announced - whole in ((0,) if guidance == 1 else (0, 1)), "half a remembered answer saves nothing"
 
@@ -218,16 +218,16 @@ def test_pasting_foreign_infotext_switches_off_and_bad_values_touch_nothing(host
 def test_a_sheet_per_picture_shows_what_was_injected(host, family, settings, captions, monkeypatch):
     from modules import errors
 
-    from lib_noiseorder.webui.job import sheets as showing
+    from lib_noiseorder.webui.job import sheets
 
     from .client import difference, noise_order
 
     host = DoubleHost(family)
-    sheets, add = [], showing.add_sheets
-    monkeypatch.setattr(showing, "add_sheets", lambda batches, processed: (add(batches, processed), sheets.append(processed)))
+    jobs, add = [], sheets.add_sheets
+    monkeypatch.setattr(sheets, "add_sheets", lambda batches, processed: (add(batches, processed), jobs.append(processed)))
     errors.reports.clear()
     shown = host.txt2img(batch_size=2, steps=8, **noise_order(show_injected=True, **settings))
-    (processed,) = sheets
+    (processed,) = jobs
     assert [text.split(": ", 1)[0] for text in processed.infotexts[-2:]] == ["Noise Order, seed 1", "Noise Order, seed 2"]
     seen = [caption for caption in processed.infotexts[-1].split(": ", 1)[1].split(", ") if "spectrum" not in caption]
     assert seen == captions and processed.images[-1].size[0] > processed.images[-1].size[1] > 0
@@ -255,15 +255,15 @@ class Shown:
         self.index_of_first_image, self.comments = int(grid), ""
 
 
-def compared(monkeypatch, processed, twins, **job):
+def compared(monkeypatch, processed, copies, **job):
     from types import SimpleNamespace
 
     from modules import processing, shared
 
-    from lib_noiseorder.webui.job import plain_copies as twin
+    from lib_noiseorder.webui.job import plain_copies
 
     made = []
-    monkeypatch.setattr(processing, "process_images", lambda p: made.append(p) or Shown(*twins))
+    monkeypatch.setattr(processing, "process_images", lambda p: made.append(p) or Shown(*copies))
     monkeypatch.setattr(shared.state, "job_count", 1, raising=False)
     p = SimpleNamespace(
         n_iter=1, script_args=("other", True, "Paper"), all_seeds=[7, 8], all_subseeds=[1, 2], all_prompts=["a", "b"],
@@ -271,12 +271,12 @@ def compared(monkeypatch, processed, twins, **job):
         comments={}, do_not_save_grid=False, **job,
     )  # fmt: skip
     before = dict(vars(p))
-    twin.add_plain_twins(p, processed, 1)
+    plain_copies.add_plain_copies(p, processed, 1)
     assert vars(p) == before, "the job itself is left alone"
     return made
 
 
-def test_the_plain_twin_is_the_same_job_with_the_switch_off(host, monkeypatch):
+def test_the_plain_copy_is_the_same_job_with_the_switch_off(host, monkeypatch):
     processed = Shown("A", "B")
     (plain,) = compared(monkeypatch, processed, ["a", "b"])
     assert processed.images == processed.infotexts == ["A", "a", "B", "b"]
@@ -284,7 +284,7 @@ def test_the_plain_twin_is_the_same_job_with_the_switch_off(host, monkeypatch):
     assert plain.styles == [] and plain.extra_generation_params == {"ENSD": 1} and plain.do_not_save_grid
 
 
-def test_twins_find_their_place_beside_grids_and_masks(host, monkeypatch):
+def test_plain_copies_find_their_place_beside_grids_and_masks(host, monkeypatch):
     grid = Shown("grid", "A", "B", grid=True)
     compared(monkeypatch, grid, ["a", "b"])
     assert grid.images == ["grid", "A", "a", "B", "b"]
@@ -293,25 +293,25 @@ def test_twins_find_their_place_beside_grids_and_masks(host, monkeypatch):
     assert masked.images == ["A", "mask of A", "a"]
 
 
-def test_an_interrupted_job_gets_no_twins(host, monkeypatch):
+def test_an_interrupted_job_gets_no_plain_copies(host, monkeypatch):
     monkeypatch.setattr(host.shared.state, "interrupted", True)
     assert compared(monkeypatch, Shown("A"), ["a"]) == []
 
 
-def test_a_failing_twin_costs_the_comparison_only(host, monkeypatch):
+def test_a_failing_copy_costs_the_comparison_only(host, monkeypatch):
     from types import SimpleNamespace
 
     from modules import errors
 
     from lib_noiseorder.webui import extension
-    from lib_noiseorder.webui.job import plain_copies as twin
+    from lib_noiseorder.webui.job import plain_copies
 
     def fail(*_):
-        raise RuntimeError("out of twins")
+        raise RuntimeError("out of copies")
 
-    monkeypatch.setattr(twin, "add_plain_twins", fail)
+    monkeypatch.setattr(plain_copies, "add_plain_copies", fail)
     processed, args = Shown("A"), [{"enabled": True, "compare_with_off": True}]
     extension.end_job(SimpleNamespace(), processed, args, 0)
     assert processed.images == ["A"]
-    assert processed.comments == "Noise Order: the plain twins failed, RuntimeError: out of twins\n"
+    assert processed.comments == "Noise Order: the plain copies failed, RuntimeError: out of copies\n"
     errors.reports.clear()

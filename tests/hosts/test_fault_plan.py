@@ -30,8 +30,8 @@ SEAMS = {
     "a probe is made": (f"{WEBUI}.model.probe:_kept", {"erased"}),
     "the host's model is wrapped": (f"{WEBUI}.model.host_model:HostModel.__init__", {"erased"}),
     "a question": (f"{WEBUI}.model.host_model:HostModel._ask", {"erased"}),
-    "the answer": (f"{WEBUI}.model.host_model:HostModel._before_guidance", {"erased"}),
-    "selection": (f"{WEBUI}.job.sampler_pass:select_candidate", {"erased"}),
+    "the answer": (f"{WEBUI}.model.host_model:HostModel._record", {"erased"}),
+    "selection": (f"{WEBUI}.job.sampler_pass:choose", {"erased"}),
     "injection": (f"{WEBUI}.job.sampler_pass:inject_semantics", {"erased"}),
     "aggregation": ("lib_noiseorder.ordering:aggregate", {"erased"}),
     "the report": (f"{WEBUI}.job.session:Session._write", {"ordered"}),
@@ -49,11 +49,11 @@ DIES_WITH_THE_JOB = {
 """What may stay on the job, which the host is about to drop, where the very cleaning-up fails; never anything on the model."""
 
 SELECTION_SEAMS = {
-    "a glance": (f"{WEBUI}.model.host_model:HostModel.predict_pair", "selection"),
-    "the sampler's course": (f"{WEBUI}.model.host_model:sampler_course", "selection"),
-    "answers are remembered": ("lib_noiseorder.answers:Memory.recording", "selection"),
-    "answers are recalled": ("lib_noiseorder.answers:Memory._recall", None),
-    "a memory is consulted": ("lib_noiseorder.answers:Memory.answering", None),
+    "a first prediction": (f"{WEBUI}.model.host_model:HostModel.predict_pair", "selection"),
+    "the sampler's sigmas": (f"{WEBUI}.model.host_model:sampler_sigmas", "selection"),
+    "answers are remembered": ("lib_noiseorder.answers:Answers.recording", "selection"),
+    "answers are recalled": ("lib_noiseorder.answers:Answers.recall", None),
+    "a memory is consulted": ("lib_noiseorder.answers:Answers.answering", None),
 }
 AUTOMATIC = {"preset": "Automatic"}
 
@@ -211,7 +211,7 @@ def test_the_model_is_swapped_between_arming_and_sampling(host, untouched):
     other = host.another_checkpoint
     if other is None:
         pytest.skip("only one checkpoint here")
-    asked = {"uncounted": True, "forget": True}  # without the counter's hook, which the other network has not got
+    asked = {"uncounted": True}  # without the counter's hook, which the other network has not got
     expected = host.txt2img(**with_faults(noise_order(), **asked), override_settings={"sd_model_checkpoint": other})
     swapped = host.txt2img(**with_faults(noise_order(), **asked, swap=other))
     assert difference(swapped, expected) == 0, "the questions went to another model than the steps"

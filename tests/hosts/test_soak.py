@@ -52,6 +52,8 @@ def random_settings(dice):
                 wish[knob.name] = dice.random() < 0.2
             elif knob.name == "selection_draws":
                 wish[knob.name] = dice.choice([0, 2, 3])
+            elif knob.name == "chosen":
+                wish[knob.name] = f"{dice.randint(1, 3)}:{dice.randint(1, 16)}"
             else:
                 wish[knob.name] = knob.kind(dice.uniform(knob.minimum, knob.maximum))
         if not wish.keys() & {"compare_with_off", "show_injected"} and dice.random() < 0.3:
@@ -64,17 +66,17 @@ def random_settings(dice):
         return wish
 
 
-REMEMBERED = [{"seed": seed, **noise_order(**wish)} for seed in (1, 2, 3) for wish in ({}, {"preset": "Light"})]
-"""Jobs whose noise is remembered: the counting extension, which Noise Order cannot see through, is taken off meanwhile."""
+REPEATED = [{"seed": seed, **noise_order(**wish)} for seed in (1, 2, 3) for wish in ({}, {"preset": "Light", "chosen": "1:2"})]
+"""Jobs that come again and again; without the counting extension, whose hook keeps questions one by one."""
 
 
-def remembered_generation(host, job, steps):
+def repeated_generation(host, job, steps):
     return host.txt2img(steps=steps, **with_faults(job, uncounted=True))
 
 
 def one_generation(host, dice):
     if dice.random() < 0.2:
-        return remembered_generation(host, dice.choice(REMEMBERED), dice.randint(3, 4))
+        return repeated_generation(host, dice.choice(REPEATED), dice.randint(3, 4))
     payload = {
         "seed": dice.randrange(2**31), "steps": dice.randint(2, 4), "batch_size": dice.choice([1, 1, 1, 2]),
         "cfg_scale": dice.choice([1.0, 3.0, 7.0]), "sampler_name": dice.choice(["Euler", "Euler a"]),
@@ -93,9 +95,9 @@ def test_memory_is_flat_and_nothing_is_left(host):
     count = int(os.environ.get("NOISEORDER_SOAK", "40" if real else "60"))
     dice, resident, failures = random.Random(8), [], []
     first = host.txt2img()
-    for job in REMEMBERED:
+    for job in REPEATED:
         for steps in (3, 4):
-            remembered_generation(host, job, steps)
+            repeated_generation(host, job, steps)
     before = None
     for number in range(count):
         try:

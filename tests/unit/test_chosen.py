@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lib_noiseorder import NoiseOrderSettings, order_noise
-from lib_noiseorder.chosen import check, chosen_draws, entry, of_hires_pass, part_of
+from lib_noiseorder.chosen import check, chosen_draws, entry, of_hires_pass, part_of, with_seed
 
 from .test_selection import Host, draws_of
 
@@ -58,7 +58,9 @@ def test_what_the_hires_pass_is_told():
 
 
 def test_an_entry_is_read_back():
-    assert entry("5+7", 3, 2) == "5+7:3/2" and entry(None, 3) == "3" and entry("5", 0) == "" and entry("5", 0, 2) == "5:0/2"
+    assert [entry("3", "2"), entry("3", ""), entry("", ""), entry("", "2")] == ["3/2", "3", "", "0/2"]
+    assert with_seed("3/2", "5") == "5:3/2" and with_seed("3", "5", "7") == "5+7:3" and with_seed("6:3", "5") == "6:3"
+    assert with_seed("", "5") == "" and with_seed("3", "") == "3" and with_seed("3 1", "5") == "3 1"
 
 
 def test_a_list_is_dealt_out_to_run_after_run():
@@ -79,7 +81,7 @@ def test_a_choice_is_replayed_to_the_bit_without_a_question(preset, family):
     settings = NoiseOrderSettings(enabled=True, preset=preset)
     ordered = order_noise(settings, draw, first, seeds=seeds)
     assert set(ordered.report.chosen) != {1}
-    chosen = " ".join(map(entry, seeds, ordered.report.chosen))
+    chosen = " ".join(f"{seed}:{draw}" for seed, draw in zip(seeds, ordered.report.chosen))
     replayed = order_noise(NoiseOrderSettings(enabled=True, preset=preset, chosen=chosen), draw, again, seeds=seeds)
     assert torch.equal(replayed.noise, ordered.noise) and replayed.report.chosen == ordered.report.chosen
     assert again.calls == replayed.report.evaluations == 0 < first.calls
@@ -112,9 +114,17 @@ def test_injection_goes_on_from_the_replayed_draw():
     draw = draws_of(SHAPE, [5], count=28)
     ordered = order_noise(settings, draw, many_steps(1), seeds=["5"])
     host = many_steps(1)
-    replayed = order_noise(settings.changed(chosen=entry("5", ordered.report.chosen[0])), draw, host, seeds=["5"])
+    replayed = order_noise(settings.changed(chosen=f"5:{ordered.report.chosen[0]}"), draw, host, seeds=["5"])
     assert torch.equal(replayed.noise, ordered.noise) and replayed.report.evaluations == host.calls == 3
 
 
 def many_steps(pictures=3):
     return Host(torch.ones(pictures, *SHAPE), levels=tuple(1 - k / 20 for k in range(20)))
+
+
+def test_an_infotext_ties_the_draw_to_its_seed():
+    text = "a cat\nSteps: 4, Seed: 5, Noise Order enable: True, Noise Order preset: Automatic, Noise Order chosen: 3, Noise Order hires chosen: 2, Size: 8x8"
+    assert NoiseOrderSettings.from_infotext(text).chosen == "5:3/2"
+    varied = {"Seed": "5", "Variation seed": "77", "Noise Order chosen": "3"}
+    assert NoiseOrderSettings.from_infotext(varied).chosen == "5+77:3"
+    assert NoiseOrderSettings.from_infotext({"Noise Order chosen": "3"}).chosen == "3"

@@ -10,7 +10,7 @@ import torch
 
 from ...formulas import key_timesteps
 from ...ordering import OrderedNoise, order_noise
-from ...plans import extra_evaluations, plan_for
+from ...plans import extra_evaluations, noise_scale_for, plan_for
 from ...selection import select
 from ...settings import NoiseOrderSettings
 from ..infotexts import outcome
@@ -25,7 +25,7 @@ def embedded(family: str, steps: int) -> Subject:
     """The lab's model and its sampler; one picture with guidance."""
     from ..lab.arms import seed_draws
     from ..lab.model import LabModel
-    from ..lab.preview import LabPreview
+    from ..lab.prompted import PromptedModel
     from ..lab.world import Prompt
 
     class Counted(LabModel):
@@ -39,16 +39,22 @@ def embedded(family: str, steps: int) -> Subject:
             return super().timesteps(steps)
 
     model, prompts = Counted(family), [Prompt.parse(_PROMPT)]
-    draw, denoiser = seed_draws([_SEED]), model.denoiser(prompts)
+    draw = seed_draws([_SEED])
 
     def ordered() -> OrderedNoise:
-        return order_noise(INJECTION, draw, denoiser)
+        return order_noise(INJECTION, draw, PromptedModel(model, prompts))
+
+    def evaluated() -> None:
+        asked = PromptedModel(model, prompts)
+        for step in key_timesteps(INJECTION):
+            asked.predict([draw(1)], [asked.level_at(step.timestep)])
 
     def selected() -> None:
-        preview = LabPreview(model, prompts)
-        preview.finish(select(plan, lambda k: draw(k) * scale, preview))
+        asked = PromptedModel(model, prompts)
+        asked.finish(select(plan, lambda k: draw(k) * scale, asked).noise)
 
-    plan, scale = plan_for(AUTOMATIC.selection, family, model.guidance, steps=steps)
+    plan = plan_for(AUTOMATIC.selection, family, model.guidance, steps=steps)
+    scale = noise_scale_for(AUTOMATIC.selection, family)
     model.evaluations = model.pairs = 0
     selected()
     calls = model.pairs, model.evaluations - 2 * model.pairs
@@ -60,7 +66,7 @@ def embedded(family: str, steps: int) -> Subject:
             "ordered": lambda: model.sample(ordered().noise, prompts, steps),
             "selection": selected,
             "full pass": lambda: (model.sample(draw(1), prompts, steps), model.sample(draw(1), prompts, steps)),
-            "evaluations": lambda: [denoiser(draw(1), step.timestep) for step in key_timesteps(INJECTION)],
+            "evaluations": evaluated,
         },
         evaluation=lambda times: times["evaluations"] / len(key_timesteps(INJECTION)),
         announced=extra_evaluations(plan, model.guidance),
@@ -112,7 +118,7 @@ def diffusers_pipeline(steps: int, size: int | None = None) -> Subject:
             "evaluations": evaluate,
         },
         evaluation=lambda times: times["evaluations"] / len(key_timesteps(INJECTION)),
-        announced=report.evaluations - report.saved_evaluations,
+        announced=report.extra_evaluations,
         calls=(rows.count(2), rows.count(1)),
     )
 

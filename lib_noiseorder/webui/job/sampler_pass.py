@@ -28,7 +28,6 @@ class SamplerPass:
 
     Attributes:
         report: what has happened so far.
-        seeds: the pictures' seeds, as the setting `chosen` writes them.
         finished: whether the host's sampler has run.
     """
 
@@ -41,7 +40,7 @@ class SamplerPass:
             sheet: where to keep what is to be shown.
         """
         self.report = Report.before(first)
-        self.seeds = picture_seeds(host_rng)
+        self._seeds = picture_seeds(host_rng)
         self.finished = False
         self._settings = settings
         self._sheet = sheet
@@ -110,7 +109,7 @@ class SamplerPass:
         def candidate(k: int) -> Tensor:
             return unit if k == 1 else erased_candidate(settings, self._draw, k)[: len(unit)].to(unit)
 
-        noise = choose(settings, candidate, model, report, seeds=self.seeds, observer=watching)
+        noise = choose(settings, candidate, model, report, seeds=self._seeds, observer=watching)
         if report.reusable_evaluations:
             self._answers = model.answers
         ordered = inject_semantics(settings, noise, model, report, observer=watching).noise

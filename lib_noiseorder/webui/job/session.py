@@ -12,9 +12,9 @@ from modules import errors
 from torch import Tensor
 
 from ...answers import Restore, shadow
-from ...chosen import entry, of_hires_pass
+from ...chosen import of_hires_pass
 from ...report import Report
-from ...settings import INFOTEXT_PREFIX, KNOB, NoiseOrderSettings
+from ...settings import CHOSEN, HIRES_CHOSEN, INFOTEXT_PREFIX, NoiseOrderSettings
 from ..model.probe import Sampling
 from .outcome import note_batch
 from .sampler_pass import SamplerPass, reason_of
@@ -22,7 +22,6 @@ from .sheets import Sheet
 
 _ON_JOB = "_noise_order_session"
 _HIRES = "hires pass: "
-_CHOSEN = KNOB["chosen"].infotext_key
 
 
 class Session:
@@ -183,11 +182,12 @@ class Session:
     def _write(self, p: Any) -> None:
         report = self.report
         parameters = {**self.settings.to_infotext(), **outcome_infotext(report)}
-        choices = self._choices()
-        if any(choices):  # the hosts give every picture its own entry of a list, and leave None out
-            parameters[_CHOSEN] = [choice or None for choice in choices] if len(choices) > 1 else choices[0]
-        elif not self._names_choice:
-            parameters.pop(_CHOSEN, None)
+        if not self._names_choice:
+            parameters.pop(CHOSEN, None)
+        else:
+            for key, one in ((CHOSEN, self._first), (HIRES_CHOSEN, self._hires)):
+                if one is not None and any(one.report.chosen):
+                    parameters[key] = _per_picture(one.report.chosen)
         p.extra_generation_params.update(parameters)
         for reason in report.skipped:
             if reason not in self._told:
@@ -195,16 +195,10 @@ class Session:
                 print(f"{INFOTEXT_PREFIX}: skipped {reason}")
                 p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}")
 
-    def _choices(self) -> list[str]:
-        """What `chosen` has to be for every picture to get its draws again; "" where it chose none."""
-        passes = [self._first, self._hires]
-        begun = [one for one in passes if one is not None]
-        if not begun or not self._names_choice:
-            return []
-        first, hires = ([] if one is None else one.report.chosen for one in passes)
-        rows = max(len(first), len(hires))
-        first, hires = (draws or [0] * rows for draws in (first, hires))
-        return [entry(seed, *draws) for seed, *draws in zip(begun[0].seeds, first, hires)]
+
+def _per_picture(chosen: list[int]) -> list[int | None] | int:
+    """The hosts give every picture its own entry of a list, and leave None out; a video is many pictures of one noise."""
+    return [draw or None for draw in chosen] if len(chosen) > 1 else chosen[0]
 
 
 def outcome_infotext(report: Report) -> dict[str, Any]:

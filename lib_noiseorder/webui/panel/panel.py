@@ -63,7 +63,7 @@ class Panel:
         with gr.Row(elem_id=self._elem_id("ticks_row")):
             made.update((knob.name, self._component(knob)) for knob in glance if knob.kind is bool)
         with gr.Row(elem_id=self._elem_id("chosen_row")):
-            made["chosen"] = self._component(KNOB["chosen"])
+            made["chosen"] = _not_in_ui_config(self._component(KNOB["chosen"]))
             self._forget = self._button("Choose again", "forget")
         with gr.Accordion("Advanced", open=False, elem_id=self._elem_id("advanced")):
             made.update((knob.name, self._component(knob)) for knob in rest if knob.advanced)
@@ -190,19 +190,9 @@ def _pasted(knob: Knob) -> Callable[[dict[str, Any]], Any]:
     def value(parameters: dict[str, Any]) -> Any:
         try:
             if knob.infotext_key in parameters:
-                return getattr(NoiseOrderSettings.from_infotext(_with_seed(parameters)), knob.name)
+                return getattr(NoiseOrderSettings.from_infotext(parameters), knob.name)
         except SettingsError:
             pass
         return {"enabled": False, "chosen": ""}.get(knob.name)
 
     return value
-
-
-def _with_seed(parameters: dict[str, Any]) -> dict[str, Any]:
-    """An infotext's parameters, a choice of version 0.1 in today's form: it was a draw number without its seed."""
-    key = KNOB["chosen"].infotext_key
-    draw, seed = str(parameters.get(key, "")), str(parameters.get("Seed", ""))
-    if not (draw.isdecimal() and seed.isdecimal()):
-        return parameters
-    variation = f"+{parameters['Variation seed']}" if parameters.get("Variation seed") else ""
-    return {**parameters, key: f"{seed}{variation}:{draw}"}

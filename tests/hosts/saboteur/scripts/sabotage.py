@@ -11,7 +11,6 @@ Its API argument is one object; every key is a fault, done once per job:
     reload      k: "Reload UI" after the k-th answer
     attributes  {name: value}: set on the job before the batch; "absent" removes one
     uncounted   the counting extension's hook is taken off the network, which Noise Order trusts only without hooks
-    forget      Noise Order's remembered noises are gone before the job
     memory_for  the network is out of memory for more rows at once than that, while Noise Order asks
 """
 
@@ -160,10 +159,6 @@ class Sabotage(scripts.Script):
         type(network).calls_counted, type(network).memory_for = [], plan.get("memory_for")
         if "raise_in" in plan:
             raise_in(plan["raise_in"], plan.get("error", "RuntimeError"))
-        if plan.get("forget"):
-            for script in p.scripts.alwayson_scripts:
-                if hasattr(script, "remembered"):
-                    script.remembered._cache.clear()
         self.fail_if(plan, "process")
 
     def before_process_batch(self, p, plan, *args, **kwargs):
