@@ -6,12 +6,12 @@ import html
 from collections.abc import Sequence
 
 _WIDTH, _LABELS, _FIGURES, _ROW, _AXIS = 1080, 220, 210, 26, 34
-_STYLE = """<style>
-svg { background: #fcfcfa } text { fill: #1d1d1b; font: 12px system-ui, sans-serif } .faint { fill: #6a6a63 }
+_ALONE = """<style>
+text { fill: #1d1d1b; font: 12px system-ui, sans-serif } .faint { fill: #6a6a63 }
 .zero { stroke: #6a6a63 } .better { stroke: #17734a; fill: #17734a } .worse { stroke: #b0392b; fill: #b0392b }
 .unclear { stroke: #77776e; fill: #77776e }
-</style>"""
-"""The light colours of the report's page."""
+</style><rect width="100%" height="100%" fill="#fcfcfa"/>"""
+"""The light colours of the report's page, and its ground."""
 
 
 def kind(difference: dict[str, float]) -> str:
@@ -56,7 +56,7 @@ def forest(
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{html.escape(label or title, quote=True)}" '
         f'width="{_WIDTH}" height="{height}" viewBox="0 0 {_WIDTH} {height}">'
-        f"{_STYLE if alone else ''}{head}{''.join(parts)}</svg>"
+        f"{_ALONE if alone else ''}{head}{''.join(parts)}</svg>"
     )
 
 
