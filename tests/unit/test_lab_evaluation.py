@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -126,6 +127,22 @@ def test_json_has_the_promised_shape_and_costs(family, capsys):
     assert found["equal-cost"]["evaluations"] >= found["automatic"]["evaluations"]
     assert found["automatic"]["diff"] == pytest.approx(found["automatic"]["all"] - found["plain"]["all"])
     assert found["automatic"]["ci"][0] <= found["automatic"]["diff"] <= found["automatic"]["ci"][1]
+
+
+def test_the_table_is_plotted(tmp_path, capsys):
+    path = tmp_path / "new" / "gain.svg"
+    run = ["table", "--pairs", "4", "--arms", "plain,scale:0.9,steps:8", "--quiet", "--plot"]
+    assert command(*run, str(path)) == 0
+    printed = capsys.readouterr().out
+    svg = ElementTree.parse(path).getroot()
+    texts = [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
+    names = [f"{family} {arm}" for family in ("eps", "flow") for arm in ("scale:0.9", "steps:8")]
+    assert [text for text in texts if text in names] == names and not any("plain" in text for text in texts[2:])
+    for interval in texts[3::2]:  # each row's figures are the table's
+        assert f"| {interval} |" in printed
+    assert len(list(svg.iter("{http://www.w3.org/2000/svg}circle"))) == len(names)
+    with pytest.raises(ValueError, match=r"--plot = .*gain\.png is no file that ends in \.svg"):
+        command(*run, str(tmp_path / "gain.png"))
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
+from .. import plots
 from ..progress import duration
-from . import plots
 from .arms import PLAIN
 from .folder import RunFolder
 from .tables import interval, p_text, paper_table
@@ -123,7 +123,7 @@ def _differences(results: dict[str, Any]) -> str:
             (f"{name} − equal cost", arm["against equal cost"]) for name, arm in arms.items() if "against equal cost" in arm
         ]
         if rows:
-            figures.append(plots.differences(score, rows))
+            figures.append(f'<div class="wide">{plots.forest(score, rows, label=f"Differences in {score}")}</div>')
     if not figures:
         return ""
     note = "Mean of the paired differences and its 95 % interval (bootstrap over prompts). Right of the line is better."

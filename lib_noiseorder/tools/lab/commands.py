@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..options import running
+from ..plots import forest
 from ..progress import Bar
+from ..store import write_whole
 
 _MODELS = ("eps", "flow", "distilled")
 _FAMILIES = ("eps", "flow")
@@ -24,8 +26,8 @@ _TABLE_ARMS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableOptions:
-    """Of `lab table`, as on the command line."""
+class RunOptions:
+    """Of whatever evaluates, as on the command line."""
 
     arms: str
     pairs: int
@@ -35,7 +37,14 @@ class TableOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(TableOptions):
+class TableOptions(RunOptions):
+    """Of `lab table`."""
+
+    plot: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(RunOptions):
     """Of `lab evaluate`."""
 
     model: str
@@ -74,6 +83,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
     table = subparsers.add_parser("table", help="the main table of docs/evidence.md, both models, as Markdown")
     table.add_argument("--arms", default=_TABLE_ARMS, help="comma-separated (default: %(default)s)")
+    table.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw every arm's gain over plain with its interval, too")
     table.set_defaults(run=running(_table, TableOptions))
 
     for parser in (evaluate, table):
@@ -107,9 +117,20 @@ def _evaluate(options: EvaluateOptions) -> int:
 
 
 def _table(options: TableOptions) -> int:
+    if options.plot is not None and (options.plot.suffix != ".svg" or options.plot.is_dir()):
+        raise ValueError(f"--plot = {options.plot} is no file that ends in .svg")
+    rows = []
     for family in _FAMILIES:
-        print("\n".join(_markdown(family, _run(options, family))), flush=True)
+        figures = _run(options, family)
+        print("\n".join(_markdown(family, figures)), flush=True)
         print()
+        rows += [
+            (f"{family} {name}", dict(zip(("mean", "low", "high"), arm.diff))) for name, arm in figures.items() if arm.diff
+        ]
+    if options.plot is not None:
+        label = f"Points of all-right pictures above plain, 95 % interval, {options.pairs} pairs, seed {options.seed}"
+        plot = forest("All right, points above plain", rows, decimals=1, alone=True, label=label)
+        write_whole(options.plot, f"{plot}\n")
     return 0
 
 
@@ -140,7 +161,7 @@ def _webui(options: WebUIOptions) -> int:
     return 0
 
 
-def _run(options: TableOptions, family: str, guidance: float | None = None):
+def _run(options: RunOptions, family: str, guidance: float | None = None):
     from .arms import Arm
     from .evaluation import evaluate
 
