@@ -20,7 +20,17 @@ from ..chosen import check_without_seeds
 from ..model import NoiseLevel
 from ..ordering import order_noise
 from ..report import OrderedNoise, Report
-from ..settings import CUSTOM, INFOTEXT_PREFIX, KNOBS, RECOMMENDED, Knob, NoiseOrderSettings, SettingsError
+from ..settings import (
+    CUSTOM,
+    INFOTEXT_PREFIX,
+    KNOB,
+    KNOBS,
+    PRESETS,
+    RECOMMENDED,
+    Knob,
+    NoiseOrderSettings,
+    SettingsError,
+)
 from .noise_keyed_draws import further_draws
 
 _KEY = "noise_order"
@@ -29,7 +39,6 @@ _CALCULATE = "sampler_calc_cond_batch_function"
 OF_THE_WEBUI = ("compare_with_off", "show_injected")
 """Knobs about the WebUI's gallery."""
 NODE_KNOBS = tuple(knob for knob in KNOBS if knob.name not in OF_THE_WEBUI)
-_DECIDE_NOTHING = ("enabled", "preset")
 _log = logging.getLogger(__name__)
 
 
@@ -80,6 +89,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {"NoiseOrder": "Noise Order"}
 
 
 _DEFAULTS = NoiseOrderSettings(enabled=True, preset=RECOMMENDED).to_dict()
+_LEFT_ALONE_IN_0_1 = {name: KNOB[name].default for decided in PRESETS.values() for name in decided}
+"""The inputs that a preset may decide, as a node of version 0.1 that nobody touched has saved them."""
+_NO_WISH = ("enabled", "preset")
 
 
 def node_settings(values: Mapping[str, Any]) -> NoiseOrderSettings:
@@ -88,10 +100,10 @@ def node_settings(values: Mapping[str, Any]) -> NoiseOrderSettings:
     Raises:
         SettingsError: a value that cannot be used.
     """
-    preset = values.get("preset", RECOMMENDED)
     named = {**_DEFAULTS, **values}
-    if preset != CUSTOM:
-        named = {name: value for name, value in named.items() if name in _DECIDE_NOTHING or value != _DEFAULTS.get(name)}
+    if named["preset"] != CUSTOM:
+        left_alone = _LEFT_ALONE_IN_0_1 if _LEFT_ALONE_IN_0_1.items() <= values.items() else _DEFAULTS
+        named = {name: value for name, value in named.items() if name in _NO_WISH or value != left_alone.get(name)}
     settings = NoiseOrderSettings.from_dict(named)
     try:
         check_without_seeds(settings.chosen)
@@ -159,7 +171,7 @@ def _is_noise(noise: Any) -> bool:
 
 
 def _tell(report: Report) -> None:
-    chosen = f", chosen {' '.join(map(str, report.chosen))}" if any(report.chosen) else ""
+    chosen = f", chosen {report.chosen}" if any(report.chosen) else ""
     _log.info("%s: %d evaluations more, %.1f s%s", INFOTEXT_PREFIX, report.extra_evaluations, report.seconds, chosen)
     for reason in report.skipped:
         _log.warning("%s: skipped %s", INFOTEXT_PREFIX, reason)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import time
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lib_noiseorder.adapters.comfyui import NODE_KNOBS, OF_THE_WEBUI, NoiseOrderNode
+from lib_noiseorder import NoiseOrderSettings
+from lib_noiseorder.adapters.comfyui import NODE_KNOBS, OF_THE_WEBUI, NoiseOrderNode, node_settings
 from lib_noiseorder.plans import extra_evaluations, plan_for
-from lib_noiseorder.settings import KNOB, KNOBS, RECOMMENDED
+from lib_noiseorder.settings import KNOB, KNOBS, PRESETS, RECOMMENDED
 
 from . import comfyui
 
@@ -32,7 +34,7 @@ def test_inputs_are_made_from_the_knobs():
     assert inputs["preset"][1]["default"] == RECOMMENDED and inputs["enabled"][1]["default"] is True
     assert inputs["erasure_samples"][0] == "INT" and inputs["erasure_samples"][1]["max"] == 64
     assert inputs["strength"] == (
-        "FLOAT", {"default": 0.1, "tooltip": inputs["strength"][1]["tooltip"], "min": -2.0, "max": 2.0, "step": 0.01}
+        "FLOAT", {"default": 0.0, "tooltip": inputs["strength"][1]["tooltip"], "min": -2.0, "max": 2.0, "step": 0.01}
     )  # fmt: skip
     json.dumps(inputs)
 
@@ -42,6 +44,25 @@ def test_a_fresh_node_is_valid_and_a_bad_value_is_named():
     assert NoiseOrderNode.VALIDATE_INPUTS(**defaults) is True
     assert "strength = 9 is not a number from -2 to 2" in NoiseOrderNode.VALIDATE_INPUTS(**{**ON, "strength": 9})
     assert NoiseOrderNode.VALIDATE_INPUTS(**{**ON, "strength": None}) is True, "linked inputs are not known beforehand"
+
+
+def test_inputs_left_alone_follow_the_preset_and_touched_ones_must_agree_with_it():
+    fresh = {name: entry[1]["default"] for name, entry in NoiseOrderNode.INPUT_TYPES()["required"].items() if len(entry) > 1}
+    for preset in PRESETS:
+        settings = node_settings({**fresh, "preset": preset})
+        assert {name: getattr(settings, name) for name in PRESETS[preset]} == PRESETS[preset]
+        assert node_settings({"preset": preset}) == settings
+    assert node_settings({**fresh, "preset": "Custom"}).selection == "automatic", "Custom is what the node shows"
+    for touched in ({"erasure_samples": 4}, {"strength": 0.5}, {"selection": "off"}):
+        assert "contradicts preset 'Automatic'" in NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, **touched})
+    assert NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, "preset": "Paper", "erasure_samples": 4}) is True
+    assert "names seeds" in NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, "chosen": "5:3"})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_workflow_of_version_0_1_means_what_it_meant(preset):
+    saved = {knob.name: knob.default for knob in KNOBS if knob.name not in (*OF_THE_WEBUI, "chosen")}
+    assert node_settings({**saved, "enabled": True, "preset": preset}) == NoiseOrderSettings(enabled=True, preset=preset)
 
 
 def test_an_old_comfyui_is_told():
@@ -225,11 +246,32 @@ def test_bad_values_are_refused_before_anything_runs(host):
         host.run(graph("sd15", {**ON, "preset": "Paper", "erasure_samples": 7}))
 
 
-def test_what_the_model_raises_passes_through_and_the_next_run_is_as_ever(host):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_choice_is_replayed_without_a_question(host, kind):
+    automatic = {**ON, "preset": "Automatic"}
+    latent, seen = sampled(host, graph(kind, automatic, steps=16, batch=2, seed=3))
+    chosen = re.search(r"chosen \[(.*?)\]", host.log.read_text(errors="replace").rsplit("Noise Order:", 1)[-1])[1]
+    again, fewer = sampled(host, graph(kind, {**automatic, "chosen": chosen}, steps=16, batch=2, seed=3))
+    torch.testing.assert_close(again, latent, atol=1e-4, rtol=1e-3)
+    _, plain = sampled(host, graph(kind, None, steps=16, batch=2, seed=3))
+    assert evaluations_of(fewer) == evaluations_of(plain) < evaluations_of(seen)
+
+
+def test_a_question_that_fails_costs_the_effect_and_the_next_run_is_as_ever(host):
     plain, _ = sampled(host, graph("sd15", None))
-    with pytest.raises(comfyui.Failed, match="fails here"):
-        host.run(graph("sd15", ON, fail_at=2))
+    paths, seen = host.run(graph("sd15", ON, fail_at=2))
+    assert torch.equal(load_file(paths[0])["latent_tensor"], plain) and len(seen) == 2 + 4
+    said = host.log.read_text(errors="replace")
+    assert "Noise Order: skipped everything: RuntimeError: the test's model fails here" in said
+    with pytest.raises(comfyui.Failed, match="fails here"):  # the sampler's own call
+        host.run(graph("sd15", ON, fail_at=5))
     assert torch.equal(sampled(host, graph("sd15", None))[0], plain)
+
+
+def test_a_choice_that_does_not_fit_the_batch_costs_the_effect_and_is_told(host):
+    plain, _ = sampled(host, graph("sd15", None))
+    assert torch.equal(sampled(host, graph("sd15", {**ON, "preset": "Automatic", "chosen": "1 2 3"}))[0], plain)
+    assert "lists 3 draws for 1 pictures" in host.log.read_text(errors="replace")
 
 
 def test_interrupt_while_the_model_is_asked(host):

@@ -13,10 +13,9 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 if "true_cfg_scale" not in inspect.signature(diffusers.FluxPipeline.__call__).parameters:
     pytest.skip("this diffusers' FluxPipeline has no true_cfg_scale", allow_module_level=True)
 
-from lib_noiseorder.tools.lab.through_diffusers import Checkpoint, compare  # noqa: E402
-
 from lib_noiseorder.adapters.diffusers import ordered_latents, run_ordered  # noqa: E402
-from lib_noiseorder.tools.lab import flux  # noqa: E402
+from lib_noiseorder.tools.lab.formats import flux  # noqa: E402
+from lib_noiseorder.tools.lab.formats.through_diffusers import Checkpoint, compare  # noqa: E402
 
 AUTOMATIC = NoiseOrderSettings(enabled=True, preset="Automatic")
 NOTHING = NoiseOrderSettings(enabled=True, erasure_samples=1, strength=0.0)
