@@ -17,6 +17,7 @@ from lib_noiseorder.tools.cli import main
 from lib_noiseorder.tools.compare import run, store
 from lib_noiseorder.tools.compare.store import pixels_hash
 from tests.hosts.small_webui import EXTRA, SmallWebUI
+from tests.lengths import at_length
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 12
@@ -152,7 +153,7 @@ def test_killed_at_random_moments_and_resumed_nothing_is_lost_or_done_twice(webu
     with SmallWebUI(seconds=0.03) as slow:
         command = [sys.executable, "-m", "lib_noiseorder", *arguments(slow, out=tmp_path / "killed")]
         kills, chance = 0, random.Random(os.getpid())
-        while kills < 3:
+        while kills < at_length(1, 3):
             before = len(slow.asked)
             process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
             while len(slow.asked) == before and process.poll() is None:
