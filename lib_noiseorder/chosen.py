@@ -1,11 +1,11 @@
 """The setting `chosen`: which draw a picture gets without anything being compared, so that a choice can be replayed.
 
-    5:3             the picture of seed 5 gets draw 3
-    5+77:3          the same for the variation seed 77 of seed 5 alone
-    5:3 6:1         two pictures; commas may stand between them, too
-    5:3/2           draw 3, and draw 2 in the hires pass
-    3               every picture gets draw 3
-    3 1 2           the pictures of a batch in their order, on hosts that know no seeds
+5:3             the picture of seed 5 gets draw 3
+5+77:3          the same for the variation seed 77 of seed 5 alone
+5:3 6:1         two pictures; commas may stand between them, too
+5:3/2           draw 3, and draw 2 in the hires pass
+3               every picture gets draw 3
+3 1 2           the pictures of a batch in their order, on hosts that know no seeds
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Model(Protocol):
 
     @property
     def family(self) -> str:
-        """"flow" for flow models, "eps" for all others (eps, v, x0); decides how noises are compared."""
+        """ "flow" for flow models, "eps" for all others (eps, v, x0); decides how noises are compared."""
         ...
 
     @property

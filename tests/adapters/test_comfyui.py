@@ -21,6 +21,7 @@ OFF = {knob.name: knob.default for knob in NODE_KNOBS}
 ON = {**OFF, "enabled": True}
 PLAIN = {**ON, "erasure_samples": 1, "strength": 0.0}
 LIGHT = {**ON, "preset": "Light"}
+pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 WORKFLOW = Path(__file__).resolve().parents[2] / "docs/comfyui-workflow.json"
 
 
@@ -86,8 +87,6 @@ def test_the_workflow_names_the_node_and_every_input():
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
-    if comfyui.folder() is None:
-        pytest.skip("set NOISEORDER_COMFYUI to the folder of a ComfyUI to check it")
     running = comfyui.ComfyUI(tmp_path_factory.mktemp("comfyui") / "data")
     yield running
     running.stop()

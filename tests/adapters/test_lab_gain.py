@@ -17,6 +17,8 @@ from lib_noiseorder.adapters.diffusers import ordered_latents, run_ordered  # no
 from lib_noiseorder.tools.lab.formats import flux  # noqa: E402
 from lib_noiseorder.tools.lab.formats.through_diffusers import Checkpoint, compare  # noqa: E402
 
+from ..lengths import at_length  # noqa: E402
+
 AUTOMATIC = NoiseOrderSettings(enabled=True, preset="Automatic")
 NOTHING = NoiseOrderSettings(enabled=True, erasure_samples=1, strength=0.0)
 
@@ -59,12 +61,13 @@ def test_automatic_costs_what_was_announced(checkpoint, monkeypatch, guidance):
 
 def test_the_comparison_counts_and_judges_every_arm(checkpoint):
     done = []
-    figures = compare(checkpoint, run_ordered, AUTOMATIC, 16, 71, progress=lambda *told: done.append(told))
+    count = at_length(8, 16)
+    figures = compare(checkpoint, run_ordered, AUTOMATIC, count, 71, progress=lambda *told: done.append(told))
     extra = extra_evaluations(plan_for("automatic", "flow", flux.GUIDANCE, steps=flux.STEPS), flux.GUIDANCE)
     assert list(figures) == ["plain", "ordered", "equal-cost"]
     assert figures["plain"].evaluations == 2 * flux.STEPS and figures["ordered"].evaluations == 2 * flux.STEPS + extra
     assert extra <= figures["equal-cost"].evaluations - 2 * flux.STEPS <= extra + 1
-    assert done == [("plain", 16, 16), ("ordered", 16, 16), ("equal-cost", 16, 16)]
+    assert done == [(arm, count, count) for arm in figures]
     assert figures["plain"].all > 50  # measured: 87.5
     assert figures["ordered"].all > figures["plain"].all - 20  # measured: 87.5
 

@@ -18,6 +18,7 @@ from lib_noiseorder import NoiseOrderSettings, order_noise
 from lib_noiseorder.adapters.noise_keyed_draws import further_draws
 from lib_noiseorder.adapters.trellis import order_trellis
 
+pytestmark = pytest.mark.needs("TRELLIS", fixture="trellis")
 PLAIN = NoiseOrderSettings(enabled=True, erasure_samples=1, strength=0.0)
 ERASED = NoiseOrderSettings(enabled=True, strength=0.0)
 INJECTED = NoiseOrderSettings(enabled=True)
@@ -39,12 +40,10 @@ class SparseConvTensor:
 @pytest.fixture(scope="module")
 def trellis():
     """TRELLIS' samplers, structure flow model and sparse tensors, without what else its packages import."""
-    pytest.importorskip("easydict", reason="easydict is not installed")
-    folder = os.environ.get("NOISEORDER_TRELLIS")
-    spec = importlib.util.find_spec("trellis")
-    if folder is None and spec is None:
-        pytest.skip("set NOISEORDER_TRELLIS to the folder of a TRELLIS checkout, or install trellis-3d-ms, to check it")
-    root = Path(folder) / "trellis" if folder else Path(spec.submodule_search_locations[0])
+    if folder := os.environ.get("NOISEORDER_TRELLIS"):
+        root = Path(folder) / "trellis"
+    else:
+        root = Path(importlib.util.find_spec("trellis").submodule_search_locations[0])
     patch = pytest.MonkeyPatch()
     patch.setenv("ATTN_BACKEND", "sdpa")
     for name, path in (("trellis", root), ("trellis.pipelines", root / "pipelines"), ("trellis.modules", root / "modules")):

@@ -1,4 +1,4 @@
-"""Real WebUIs and a headless Chromium; what is missing skips these tests, with the reason.
+"""Real WebUIs and a headless Chromium.
 
 Environment variables besides those of tests/hosts/real.py:
     NOISEORDER_CHROMIUM   the browser (default: `chromium` on the path)
@@ -20,10 +20,9 @@ PRESETS = REPOSITORY / "presets.json"
 
 @pytest.fixture(scope="session")
 def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if not chromium():
-        pytest.skip("needs Chromium: set NOISEORDER_CHROMIUM, or put chromium on the path")
-    with api.sync_playwright() as playwright:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         yield launched
         launched.close()
@@ -41,12 +40,10 @@ def presets_of_their_own(tmp_path_factory):
         shutil.move(aside, PRESETS)
 
 
-@pytest.fixture(scope="module", params=["A1111", "FORGE"])
+@pytest.fixture(scope="module", params=[name for name in ("A1111", "FORGE") if folder(name)])
 def servers(request, browser, presets_of_their_own, tmp_path_factory):
     """A function that gives the running WebUI, with the extension or without."""
     name = request.param
-    if folder(name) is None:
-        pytest.skip(f"set NOISEORDER_{name} to the folder of a {name} WebUI to check its page")
     running = {}
 
     def server(with_extension: bool) -> Server:

@@ -2,12 +2,15 @@
 
 import re
 
+import pytest
+
 from lib_noiseorder import NoiseOrderSettings
 from lib_noiseorder.plans import plan_for
 from lib_noiseorder.settings import KNOB, KNOBS, PRESETS
 
 from .page import Tab
 
+pytestmark = [pytest.mark.needs("a browser"), pytest.mark.real_host]
 EVERYTHING = NoiseOrderSettings(
     enabled=True,
     erasure_samples=3,

@@ -9,6 +9,7 @@ from lib_noiseorder.tools.compare import webui_api
 from tests.hosts.small_webui import SmallWebUI
 
 PAIRS = 12
+pytestmark = pytest.mark.needs("a browser")
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,8 @@ from safetensors.torch import save_file
 from lib_noiseorder import NoiseOrderSettings
 
 from .client import difference, encoded, noise_order
-from .double.host import DoubleHost
 from .real import FLAGS, RealHost, Server, folder, grey_picture
-from .test_paths import Path, a_real_host, always_on, held, not_flow, option
+from .test_paths import Path, always_on, held, not_flow, option
 
 NAME = "noise-order-test"
 INNER_JOBS = File(__file__).parent / "inner_jobs"
@@ -63,6 +62,7 @@ def lora(host, bare_host):
         path.unlink()
 
 
+@pytest.mark.real_host
 @pytest.mark.path("LoRA")
 def test_lora(host, bare_host, lora):
     path = Path("LoRA", payload={"prompt": f"{host.prompt} {lora}"})
@@ -70,6 +70,7 @@ def test_lora(host, bare_host, lora):
     held(host, bare_host, path)
 
 
+@pytest.mark.real_host
 @pytest.mark.path("textual inversion")
 def test_textual_inversion(host, bare_host):
     if not_flow(host):
@@ -93,10 +94,9 @@ def test_textual_inversion(host, bare_host):
     held(host, bare_host, path)
 
 
+@pytest.mark.real_host
 @pytest.mark.path("PNG info")
 def test_png_info_gives_every_knob(host):
-    if isinstance(host, DoubleHost):
-        pytest.skip(a_real_host(host))
     wish = NoiseOrderSettings(enabled=True, strength=0.3, detail_weight=0.5, noise_scale=0.95, hires_pass=True)
     made = host.server.post("/sdapi/v1/txt2img", {**host.defaults(), **noise_order(**wish.to_dict())})
     read = host.server.post("/sdapi/v1/png-info", {"image": "data:image/png;base64," + made["images"][0]})
@@ -201,8 +201,7 @@ def beside(host, tmp_path_factory):
     running = {}
 
     def pair(name):
-        reason = a_real_host(host) or not_flow(host)
-        if reason:
+        if reason := not_flow(host):
             pytest.skip(reason)
         company = os.environ.get("NOISEORDER_COMPANY")
         if not company or not (File(company) / name).is_dir():
@@ -221,6 +220,7 @@ def beside(host, tmp_path_factory):
             server.stop()
 
 
+@pytest.mark.real_host
 @pytest.mark.parametrize("extension", [
     pytest.param(extension, id=extension.path.name, marks=pytest.mark.path(extension.path.name)) for extension in EXTENSIONS
 ])  # fmt: skip
@@ -237,6 +237,7 @@ def test_extensions_that_are_named(beside, extension):
         assert announced > 0 and ordered.evaluations - plain.evaluations == extension.rows * announced
 
 
+@pytest.mark.real_host
 @pytest.mark.path("ADetailer")
 def test_adetailer_is_left_alone_unless_asked(beside):
     """Its job inside the job: left alone by default, ordered with `inner_passes`, and counted apart."""
@@ -260,10 +261,11 @@ def test_adetailer_is_left_alone_unless_asked(beside):
     held(with_it, without, dataclasses.replace(path, settings={"inner_passes": True}))
 
 
+@pytest.mark.real_host
 @pytest.mark.path("low and medium VRAM")
 @pytest.mark.parametrize("flag", ["--medvram", "--lowvram"])
 def test_low_and_medium_vram(host, tmp_path, monkeypatch, flag):
-    if isinstance(host, DoubleHost) or host.server.name != "A1111":
+    if host.server.name != "A1111":
         pytest.skip("a matter of A1111's flags only")
     usual = host.txt2img(), host.txt2img(**noise_order())
     monkeypatch.setenv("NOISEORDER_A1111_FLAGS", f"{FLAGS['A1111']} {flag}")

@@ -16,16 +16,14 @@ from PIL import Image
 from lib_noiseorder.tools.cli import main
 
 from .client import noise_order
-from .double.host import DoubleHost
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS, CFG, SIZE, PAIRS = 20, 3.0, 64, 3
+pytestmark = pytest.mark.real_host  # compare speaks HTTP; the double answers in process
 
 
 @pytest.fixture(scope="module")
 def webui(host):
-    if isinstance(host, DoubleHost):
-        pytest.skip("compare speaks HTTP; the double answers in process")
     if "flux" in host.checkpoint:
         pytest.skip("this checkpoint's text encoders are chosen on the page")
     return host

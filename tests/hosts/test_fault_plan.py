@@ -207,6 +207,7 @@ def test_reload_ui_during_a_job(host, untouched):
     the_next_ones_are_right(host, untouched)
 
 
+@pytest.mark.real_host
 def test_the_model_is_swapped_between_arming_and_sampling(host, untouched):
     other = host.another_checkpoint
     if other is None:

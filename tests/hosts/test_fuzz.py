@@ -1,8 +1,8 @@
 """Random and adversarial API arguments: refused by name, or done exactly as the infotext says; never an error of our making.
 
-10 000 examples go through the double: nine of ten through the door only (the hooks that read the settings, refuse, arm and
-take off), the others through whole pictures. Where an environment variable names a real A1111, NOISEORDER_FUZZ examples
-(default 50) go through its API.
+With --long, 10 000 examples go through the double, else 440: most of them through the door only (the hooks that read the
+settings, refuse, arm and take off), the others through whole pictures. Where an environment variable names a real A1111,
+NOISEORDER_FUZZ examples (default 50) go through its API.
 """
 
 import json
@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from lib_noiseorder import KNOBS, NoiseOrderSettings, SettingsError
 from lib_noiseorder.settings import RECOMMENDED
 
+from ..lengths import at_length
 from .client import Refused, decoded, difference
 from .double.host import DoubleHost
 from .real import RealHost, checkpoints
 
-DOOR, PICTURES = 9_000, 1_000
+DOOR, PICTURES = at_length((360, 80), (9_000, 1_000))
 REAL = int(os.environ.get("NOISEORDER_FUZZ", "50"))
 PANEL = list(NoiseOrderSettings(preset=RECOMMENDED).to_dict().values())
 LIMITS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
@@ -172,6 +173,7 @@ def generated(host, args):
     return decoded(found["images"][:1], json.loads(found["info"])["infotexts"][:1], 1)  # twins and sheets come after it
 
 
+@pytest.mark.real_host
 @settings(max_examples=REAL, **LIMITS)
 @given(args=arguments)
 def test_pictures_of_a_real_webui(real, args):

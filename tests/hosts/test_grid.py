@@ -137,17 +137,15 @@ def held_against_single_pictures(host):
         assert ("Noise Order" in found.infotexts[0]) == on and (difference(found, plain) > 0) == on
 
 
+@pytest.mark.real_host
 @pytest.mark.path("X/Y/Z plot")
 def test_the_hosts_own_grid(host):
-    if isinstance(host, DoubleHost):
-        pytest.skip("the double has no grid script")
     held_against_single_pictures(host)
 
 
+@pytest.mark.real_host
 @pytest.mark.path("X/Y/Z plot with --nowebui")
 def test_the_hosts_own_grid_without_a_page(host, tmp_path, monkeypatch):
-    if isinstance(host, DoubleHost):
-        pytest.skip("the double has no grid script")
     name = host.server.name
     monkeypatch.setenv(f"NOISEORDER_{name}_FLAGS", f"{FLAGS[name]} --nowebui")
     server = Server(name, tmp_path / "data", True)

@@ -4,14 +4,9 @@ import pytest
 import requests
 
 from .client import difference, noise_order
+from .double.host import DoubleHost
 
 NOTHING = noise_order(erasure_samples=1, strength=0)
-
-
-def real(host):
-    if not hasattr(host, "server"):
-        pytest.skip("a matter of real checkpoints")
-    return host
 
 
 def extra_evaluations(ordered, plain) -> float:
@@ -32,14 +27,16 @@ def check(host, **payload):
     assert extra_evaluations(selected, plain) == int(selected["Noise Order evaluations"])
 
 
+@pytest.mark.real_host
 @pytest.mark.path("model: {model}")
 def test_a_checkpoint(host):
-    check(real(host))
+    check(host)
 
 
+@pytest.mark.real_host
 @pytest.mark.path("model: zero terminal SNR")
 def test_zero_terminal_snr(host):
-    options = requests.get(f"{real(host).server.url}/sdapi/v1/options", timeout=60).json()
+    options = requests.get(f"{host.server.url}/sdapi/v1/options", timeout=60).json()
     if "sd_noise_schedule" not in options:
         pytest.skip("the host has no option for the noise schedule")
     if "-v" not in host.checkpoint:
@@ -51,9 +48,10 @@ def test_zero_terminal_snr(host):
         host.server.post("/sdapi/v1/options", {"sd_noise_schedule": options["sd_noise_schedule"]})
 
 
+@pytest.mark.real_host
 @pytest.mark.path("Wan: a video of five frames")
 def test_a_video(host):
-    if "wan" not in real(host).checkpoint:
+    if "wan" not in host.checkpoint:
         pytest.skip("does not apply: not a video model")
     frames = 5
     plain, ordered = host.txt2img(batch_size=frames), host.txt2img(batch_size=frames, **noise_order())
@@ -63,9 +61,10 @@ def test_a_video(host):
     assert selected["Noise Order skipped"] is None and int(selected["Noise Order chosen"]) >= 1
 
 
+@pytest.mark.real_host
 @pytest.mark.path("Wan: two models, switched by the refiner")
 def test_two_models(host):
-    if "wan-high" not in real(host).checkpoint:
+    if "wan-high" not in host.checkpoint:
         pytest.skip("does not apply: not a model of a pair")
     switch = {"refiner_checkpoint": host.checkpoint.replace("high", "low"), "refiner_switch_at": 0.5, "steps": 8}
     plain, ordered = host.txt2img(**switch), host.txt2img(**switch, **noise_order())
@@ -75,9 +74,8 @@ def test_two_models(host):
     assert ordered["Noise Order skipped"] is None
 
 
-def test_an_unknown_kind_of_model_gets_erased_noise_only(host, monkeypatch):
-    if not hasattr(host.checkpoint, "forge_objects"):
-        pytest.skip("the double's flow model stands for a host that has a kind of model unknown to us")
+def test_an_unknown_kind_of_model_gets_erased_noise_only(monkeypatch):
+    host = DoubleHost("flow")
     erased = host.txt2img(**noise_order(strength=0))
     monkeypatch.setattr(host.checkpoint.forge_objects.unet.model.predictor, "prediction_type", "dreams")
     unknown = host.txt2img(**noise_order())

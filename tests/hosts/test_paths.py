@@ -14,6 +14,10 @@ from .double.host import DoubleHost
 from .real import folder, grey_picture
 
 
+def nothing(host):
+    return None
+
+
 @dataclass(frozen=True)
 class Path:
     """A way to a picture.
@@ -32,7 +36,7 @@ class Path:
     tab: str = "txt2img"
     payload: dict | Callable[[object], dict] = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
-    needs: Callable[[object], str | None] = lambda host: None
+    needs: Callable[[object], str | None] = nothing
     counted: bool = True
 
     def make(self, host, **more):
@@ -217,7 +221,12 @@ PATHS = [
 
 
 def each(paths):
-    return [pytest.param(path, id=path.name, marks=pytest.mark.path(path.name)) for path in paths]
+    return [pytest.param(path, id=path.name, marks=marks(path)) for path in paths]
+
+
+def marks(path):
+    """What a path needs, real hosts only may have."""
+    return [pytest.mark.path(path.name), *([pytest.mark.real_host] if path.needs is not nothing else [])]
 
 
 def tolerance(host, path):
@@ -306,10 +315,9 @@ def test_a_job_of_a_hires_pass_only_says_that_it_is_left_alone(host):
     assert "a hires pass only" in left_alone["Noise Order skipped"]
 
 
+@pytest.mark.real_host  # on the double, test_faults.py has a test of its own
 @pytest.mark.path("ADetailer's way: a job inside the job")
 def test_inner_pictures_are_ordered_only_if_asked(host):
-    if a_real_host(host):
-        pytest.skip("held by a test of its own on the double")
     inner = {"Inner picture": {"args": [True]}}
     left_alone = host.txt2img(alwayson_scripts={**noise_order()["alwayson_scripts"], **inner})
     asked_for = host.txt2img(alwayson_scripts={**noise_order(inner_passes=True)["alwayson_scripts"], **inner})

@@ -8,15 +8,13 @@ import pytest
 import requests
 
 from .client import difference, noise_order
-from .double.host import DoubleHost
-from .test_paths import a_real_host
+
+pytestmark = pytest.mark.real_host
 
 
 @pytest.fixture
 def watched(host):
     """Runs a job in the background and yields what the host's progress says, until the job is done."""
-    if isinstance(host, DoubleHost):
-        pytest.skip(a_real_host(host))
 
     @contextlib.contextmanager
     def run(**payload):

@@ -1,7 +1,7 @@
 """Many generations in one process: memory stays flat, nothing is left behind, the last plain picture is the first one's twin.
 
-NOISEORDER_SOAK says how many (default 60 on the double, 40 on a real host; 2000 for the figures in docs/reliability.md), and
-NOISEORDER_SOAK_LOG a file for the resident memory, one number of bytes a line.
+NOISEORDER_SOAK says how many (default 32 on the double, 60 with --long, 40 on a real host; 2000 for the figures in
+docs/reliability.md), and NOISEORDER_SOAK_LOG names a file for the resident memory, one number of bytes a line.
 """
 
 import os
@@ -13,6 +13,7 @@ import pytest
 
 from lib_noiseorder import KNOBS, NoiseOrderSettings, SettingsError
 
+from ..lengths import at_length
 from .client import Refused, difference, encoded, noise_order
 from .real import grey_picture
 from .sabotaged import PARAMETERS, running, with_faults
@@ -92,7 +93,7 @@ def one_generation(host, dice):
 
 def test_memory_is_flat_and_nothing_is_left(host):
     real = hasattr(host, "server")
-    count = int(os.environ.get("NOISEORDER_SOAK", "40" if real else "60"))
+    count = int(os.environ.get("NOISEORDER_SOAK", "40" if real else at_length("32", "60")))
     dice, resident, failures = random.Random(8), [], []
     first = host.txt2img()
     for job in REPEATED:

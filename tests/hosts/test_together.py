@@ -48,12 +48,13 @@ def test_a_batch_of_two(host):
 
 @pytest.mark.parametrize(
     "change",
-    [{"cfg_scale": 1.0}, {"prompt": "[red:blue:0.5] circle"}, {"prompt": "red circle AND blue square"}],
-    ids=["without guidance", "prompt editing", "AND"],
+    [
+        pytest.param({"cfg_scale": 1.0}, id="without guidance"),
+        pytest.param({"prompt": "[red:blue:0.5] circle"}, id="prompt editing", marks=pytest.mark.real_host),
+        pytest.param({"prompt": "red circle AND blue square"}, id="AND", marks=pytest.mark.real_host),
+    ],
 )
 def test_one_by_one_where_the_sampler_or_the_prompt_wants_it(host, change):
-    if "prompt" in change and not hasattr(host, "server"):
-        pytest.skip("the double knows no such prompts")
     calls, result = calls_of(host, noise_order(), seed=903, **change)
     assert len(calls) == 3
     assert len(set(calls)) == 1

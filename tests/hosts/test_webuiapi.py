@@ -7,13 +7,11 @@ import webuiapi
 from lib_noiseorder import NoiseOrderSettings
 
 from .client import noise_order
-from .double.host import DoubleHost
 
 
+@pytest.mark.real_host
 @pytest.mark.path("API through webuiapi")
 def test_round_trip(host):
-    if isinstance(host, DoubleHost):
-        pytest.skip("webuiapi speaks HTTP; the double answers in process")
     api = webuiapi.WebUIApi(baseurl=f"{host.server.url}/sdapi/v1")
     wish = NoiseOrderSettings(enabled=True, erasure_samples=3, strength=0.25, detail_weight=0.5)
     wanted = {name: value for name, value in host.defaults().items() if name != "n_iter"}

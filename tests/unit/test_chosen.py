@@ -13,7 +13,15 @@ SHAPE = (4, 8, 8)
 
 @pytest.mark.parametrize(
     "text, kept",
-    [("", ""), ("5:3", "5:3"), (" 5:3,6:1 ", "5:3 6:1"), ("3", "3"), ("5+77:2", "5+77:2"), ("5:3/2", "5:3/2"), ("5:0/2", "5:0/2")],
+    [
+        ("", ""),
+        ("5:3", "5:3"),
+        (" 5:3,6:1 ", "5:3 6:1"),
+        ("3", "3"),
+        ("5+77:2", "5+77:2"),
+        ("5:3/2", "5:3/2"),
+        ("5:0/2", "5:0/2"),
+    ],
 )
 def test_what_can_be_read(text, kept):
     assert check(text) == check(kept) == kept
@@ -34,8 +42,8 @@ def test_what_cannot_be_read_is_told_with_field_and_value(text, says):
 @pytest.mark.parametrize(
     "text, seeds, draws",
     [
-        ("", ["5", "6"], [0, 0]), ("5:3", ["5", "6"], [3, 0]), ("5:3 6:1", ["6", "5", "7"], [1, 3, 0]), ("2", ["5", "6"], [2, 2]),
-        ("5+1:3", ["5+1", "5+2"], [3, 0]), ("5:3", ["5+1", "5+2"], [3, 3]), ("5+1:2 5:3", ["5+1", "5+2"], [2, 3]),
+        ("", ["5", "6"], [0, 0]), ("5:3", ["5", "6"], [3, 0]), ("5:3 6:1", ["6", "5", "7"], [1, 3, 0]),
+        ("2", ["5", "6"], [2, 2]), ("5+1:3", ["5+1", "5+2"], [3, 0]), ("5:3", ["5+1", "5+2"], [3, 3]), ("5+1:2 5:3", ["5+1", "5+2"], [2, 3]),
         ("5:0/2", ["5"], [0]),
     ],
 )  # fmt: skip
@@ -44,7 +52,9 @@ def test_seeds_find_their_draws(text, seeds, draws):
 
 
 def test_hosts_without_seeds_take_one_draw_or_one_per_picture():
-    assert chosen_draws("3", 2, None) == [3, 3] and chosen_draws("3 1", 2, None) == [3, 1] and chosen_draws("", 2, None) == [0, 0]
+    assert (
+        chosen_draws("3", 2, None) == [3, 3] and chosen_draws("3 1", 2, None) == [3, 1] and chosen_draws("", 2, None) == [0, 0]
+    )
     with pytest.raises(ValueError, match="lists 3 draws for 2 pictures"):
         chosen_draws("3 1 2", 2, None)
     with pytest.raises(ValueError, match="names seeds"):
@@ -123,7 +133,7 @@ def many_steps(pictures=3):
 
 
 def test_an_infotext_ties_the_draw_to_its_seed():
-    text = "a cat\nSteps: 4, Seed: 5, Noise Order enable: True, Noise Order preset: Automatic, Noise Order chosen: 3, Noise Order hires chosen: 2, Size: 8x8"
+    text = "a cat\nSeed: 5, Noise Order preset: Automatic, Noise Order chosen: 3, Noise Order hires chosen: 2, Size: 8x8"
     assert NoiseOrderSettings.from_infotext(text).chosen == "5:3/2"
     varied = {"Seed": "5", "Variation seed": "77", "Noise Order chosen": "3"}
     assert NoiseOrderSettings.from_infotext(varied).chosen == "5+77:3"

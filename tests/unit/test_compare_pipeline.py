@@ -26,9 +26,19 @@ def model(request, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.fixture(scope="module", autouse=True)
+def offline():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("HF_HUB_OFFLINE", "1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """The folder of an uninterrupted comparison."""
+    out = tmp_path_factory.mktemp("whole")
+    assert main(arguments(model, out)) == 0
+    return out
 
 
 def arguments(model, out, *more):
@@ -50,21 +60,19 @@ def results(folder):
     return found
 
 
-def test_from_a_folder_to_the_report(model, tmp_path):
-    assert main(arguments(model, tmp_path)) == 0
-    found = results(tmp_path)
-    assert found["pairs"]["complete"] == PAIRS and (tmp_path / "report.html").exists()
+def test_from_a_folder_to_the_report(model, whole):
+    found = results(whole)
+    assert found["pairs"]["complete"] == PAIRS and (whole / "report.html").exists()
     plain, ordered, equal = (found["arms"][name] for name in ("plain", "automatic", "equal-cost-automatic"))
     per_step = 2 if model.name == "stable_diffusion" else 1  # Flux' guidance is distilled: one evaluation
     assert plain["evaluations"] == 8 * per_step
     assert plain["evaluations"] < ordered["evaluations"] <= equal["evaluations"] < ordered["evaluations"] + per_step
     assert len(found["run"]["model"]["hash"]) == 10 and found["run"]["host versions"]["diffusers"]
-    line = json.loads((tmp_path / "results.jsonl").read_text(encoding="utf-8").split("\n")[2])
+    line = json.loads((whole / "results.jsonl").read_text(encoding="utf-8").split("\n")[2])
     assert "Noise Order preset: Automatic" in line["infotext"] and f"Model: {model.name}" in line["infotext"]
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same(model, tmp_path, monkeypatch):
-    assert main(arguments(model, tmp_path / "whole")) == 0
+def test_an_interrupted_run_goes_on_and_gives_the_same(model, whole, tmp_path, monkeypatch):
     made = []
     make = pipeline.Pipeline.make
 
@@ -77,12 +85,12 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(model, tmp_path, monkeypa
     monkeypatch.setattr(pipeline.Pipeline, "make", stopping)
     assert main(arguments(model, tmp_path / "stopped")) == 130
     assert main(arguments(model, tmp_path / "stopped")) == 0
-    assert len(made) == PAIRS * ARMS + 1 and results(tmp_path / "stopped") == results(tmp_path / "whole")
+    assert len(made) == PAIRS * ARMS + 1 and results(tmp_path / "stopped") == results(whole)
 
 
-def test_two_processes_make_the_pictures_of_one(model, tmp_path):
+@pytest.mark.parametrize("model", ["stable_diffusion", pytest.param("flux", marks=pytest.mark.long)], indirect=True)
+def test_two_processes_make_the_pictures_of_one(model, whole, tmp_path):
     pytest.importorskip("accelerate")
-    assert main(arguments(model, tmp_path / "one")) == 0
     # on the CPU accelerate's own launcher wants MPI; on GPUs it does what torchrun does
     command = [
         sys.executable,
@@ -99,16 +107,15 @@ def test_two_processes_make_the_pictures_of_one(model, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert {path.name for path in (tmp_path / "two").glob("results*.jsonl")} == {"results.jsonl", "results-1.jsonl"}
-    assert results(tmp_path / "two") == results(tmp_path / "one")
+    assert results(tmp_path / "two") == results(whole)
 
 
-def test_another_model_in_the_folder_s_place_is_noticed(model, tmp_path, capsys):
-    assert main(arguments(model, tmp_path / "run")) == 0
+def test_another_model_in_the_folder_s_place_is_noticed(model, whole, tmp_path, capsys):
     other = pipelines.stable_diffusion() if model.name == "stable_diffusion" else pipelines.flux()
     denoiser = other.unet if model.name == "stable_diffusion" else other.transformer
     next(denoiser.parameters()).data.add_(1)
     other.save_pretrained(tmp_path / model.name)
-    repeat = ["compare", "--repeat", str(tmp_path / "run"), "--diffusers", str(tmp_path / model.name), "--device", "cpu"]
+    repeat = ["compare", "--repeat", str(whole), "--diffusers", str(tmp_path / model.name), "--device", "cpu"]
     assert main([*repeat, "--out", str(tmp_path / "again"), "--quiet", "--scores", "none"]) == 1
     assert "the model changed" in capsys.readouterr().err
 
@@ -119,12 +126,11 @@ def test_what_the_pipeline_refuses_ends_the_run(model, tmp_path, capsys, monkeyp
     assert "diffusers on cpu: " in capsys.readouterr().err and not (tmp_path / "results.jsonl").exists()
 
 
-def test_a_negative_prompt_reaches_the_pipeline(model, tmp_path):
-    assert main(arguments(model, tmp_path / "without")) == 0
+def test_a_negative_prompt_reaches_the_pipeline(model, whole, tmp_path):
     assert main(arguments(model, tmp_path / "with", "--negative-prompt", "blue pizza")) == 0
     changed = [
         one["sha256"] != other["sha256"]
-        for one, other in zip(results(tmp_path / "without")["pictures"], results(tmp_path / "with")["pictures"])
+        for one, other in zip(results(whole)["pictures"], results(tmp_path / "with")["pictures"])
     ]
     assert all(changed) if model.name == "stable_diffusion" else not any(changed)  # Flux has no use for one
 

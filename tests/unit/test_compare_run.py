@@ -15,6 +15,7 @@ from lib_noiseorder.tools.cli import main
 from lib_noiseorder.tools.compare import folder, run
 from lib_noiseorder.tools.compare.folder import pixels_hash
 from tests.hosts.small_webui import EXTRA, SmallWebUI
+from tests.lengths import at_length
 from tests.unit.comparisons import COUNT, arguments, compare, lines, results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +130,7 @@ def test_killed_at_random_moments_and_resumed_nothing_is_lost_or_done_twice(webu
     with SmallWebUI(seconds=0.03) as slow:
         command = [sys.executable, "-m", "lib_noiseorder", *arguments(slow, out=tmp_path / "killed")]
         kills, chance = 0, random.Random(os.getpid())
-        while kills < 3:
+        while kills < at_length(1, 3):
             before = len(slow.asked)
             process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
             while len(slow.asked) == before and process.poll() is None:

@@ -166,7 +166,19 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["nonsense", "steps", "steps:0", "steps:1.5", "cfg:-1", "scale:nan", "erasure:0", "oracle:99", "plain:1", "select:speed=2", "select:draws=2"],
+    [
+        "nonsense",
+        "steps",
+        "steps:0",
+        "steps:1.5",
+        "cfg:-1",
+        "scale:nan",
+        "erasure:0",
+        "oracle:99",
+        "plain:1",
+        "select:speed=2",
+        "select:draws=2",
+    ],
 )
 def test_unknown_arms_and_numbers_out_of_range_are_refused(name):
     with pytest.raises(ValueError, match="arm"):

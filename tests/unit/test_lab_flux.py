@@ -19,6 +19,7 @@ if "true_cfg_scale" not in inspect.signature(diffusers.FluxPipeline.__call__).pa
 from lib_noiseorder.tools.lab.formats import flux, flux_training, sd1  # noqa: E402
 from lib_noiseorder.tools.lab.oracle import Oracle  # noqa: E402
 from lib_noiseorder.tools.lab.world import RARE_PAIRS, SHAPES, Prompt, random_prompt  # noqa: E402
+from tests.lengths import at_length  # noqa: E402
 
 WEIGHTS = files("lib_noiseorder.tools.lab").joinpath("weights/shapes-flux.safetensors")
 MEGABYTE = 1_000_000
@@ -127,7 +128,7 @@ def test_trained_weights_are_written_as_the_loader_reads_them(tmp_path):
 def test_the_text_encoders_learn_what_stands_where_and_stay_as_they_are():
     torch.manual_seed(0)
     model, lines = flux.ShapesFlux.untrained(), []
-    flux_training.train_text(model, minutes=0.1, seed=1, log=lines.append)
+    flux_training.train_text(model, minutes=at_length(0.02, 0.1), seed=1, log=lines.append)
     assert float(lines[0].split()[-1]) > 6  # before anything was learnt: three guesses, of the tokens and of the prompt
     assert not any(parameter.requires_grad for module in (model.t5, model.clip) for parameter in module.parameters())
 

@@ -18,6 +18,7 @@ from lib_noiseorder.tools.lab.formats import sd1, sd1_training
 from lib_noiseorder.tools.lab.model import alpha_bar
 from lib_noiseorder.tools.lab.oracle import Oracle
 from lib_noiseorder.tools.lab.world import OPPOSITE, Prompt
+from tests.lengths import at_length
 
 WEIGHTS = files("lib_noiseorder.tools.lab").joinpath("weights")
 MEGABYTE = 1_000_000
@@ -97,18 +98,18 @@ def test_training_pictures_are_encoded_with_their_prompts(model, monkeypatch):
 
 
 def test_training_goes_through_all_of_its_stages(tmp_path, monkeypatch):
-    few = {scale: sd1.dataset(40, 8, scale) for scale in (4, sd1.SCALE)}
+    few = {scale: sd1.dataset(at_length(12, 40), 8, scale) for scale in (4, sd1.SCALE)}
     monkeypatch.setattr(sd1_training, "dataset", lambda count, seed, scale: few[scale])
     said = []
     monkeypatch.setattr(sd1_training.LossLog, "add", lambda log, step, progress, loss: said.append((log._what, loss)))
-    sd1_training.train(0.2, 3, tmp_path / "trained.safetensors", lambda line: None, pictures=1000)
+    sd1_training.train(at_length(0.05, 0.2), 3, tmp_path / "trained.safetensors", lambda line: None, pictures=1000)
     trained = sd1.ShapesSD1.load(tmp_path / "trained.safetensors")
     assert {what for what, _ in said} == {"text", "UNet"} and all(np.isfinite(loss) for _, loss in said)
     assert torch.isfinite(trained.sample(torch.randn(1, 4, sd1.LATENT, sd1.LATENT), ["red circle"], steps=2)).all()
 
 
 def test_the_checkpoint_knows_left_from_right_and_above_from_below(model):
-    pictures, prompts = sd1.dataset(60, seed=9)
+    pictures, prompts = sd1.dataset(at_length(24, 60), seed=9)
     related = [index for index, prompt in enumerate(prompts) if prompt.relation]
     latents = model.encode(pictures[related])
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
@@ -149,11 +150,12 @@ def test_other_checkpoints_are_refused(checkpoint):
 
 
 def test_the_oracle_reads_the_pictures_and_what_the_vae_makes_of_them(model):
-    pictures, prompts = sd1.dataset(60, seed=71)
+    pictures, prompts = sd1.dataset(at_length(24, 60), seed=71)
+    few = len(prompts) // 2
     assert right(pictures, prompts) > 0.98
     latents = model.encode(pictures)
     assert latents.mean().abs() < 0.1 and 0.9 < latents.std() < 1.1
-    assert right(model.decode(latents[:30]), prompts[:30]) > 0.95
+    assert right(model.decode(latents[:few]), prompts[:few]) > 0.95
 
 
 def test_encoding_is_deterministic(model):
@@ -181,7 +183,7 @@ def test_every_wording_says_its_prompt():
 
 
 def test_plain_noise_gives_what_is_asked_for(model):
-    assert sd1.score(model, pairs=48, seed=5, steps=12) > 70
+    assert sd1.score(model, pairs=at_length(12, 48), seed=5, steps=12) > 70
 
 
 def test_the_pipeline_draws_the_same_picture_from_the_same_noise(model):

@@ -8,9 +8,10 @@ from safetensors.torch import load, load_file
 
 from lib_noiseorder.tools.cli import main
 from lib_noiseorder.tools.lab import training
+from tests.lengths import at_length
 
 WEIGHTS = files("lib_noiseorder.tools.lab") / "weights"
-SECONDS = 1 / 60
+SECONDS = at_length(0.25, 1) / 60
 
 
 @pytest.fixture(autouse=True)

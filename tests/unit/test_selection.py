@@ -111,7 +111,9 @@ def test_chosen_noise_is_one_of_the_draws_and_the_sampler_would_ask_what_was_ask
             torch.testing.assert_close(here[k - 1][0][index], x[index])
             assert (here[k - 1][3] is None) == (number + 1 == plan.steps and plan.ends_with_the_prompt_only)
         if number + 1 < plan.steps:
-            cond, uncond = (torch.stack([here[k - 1][which][i] for i, k in enumerate(selected.report.chosen)]) for which in (2, 3))
+            cond, uncond = (
+                torch.stack([here[k - 1][which][i] for i, k in enumerate(selected.report.chosen)]) for which in (2, 3)
+            )
             x0, target = uncond + 3 * (cond - uncond), host.sampler_levels[number + 1]
             x = target.alpha * x0 + target.sigma * (x - level.alpha * x0) / level.sigma
 

@@ -169,9 +169,7 @@ class HostModel:
         """The sampler's step that prompt schedules would have reached at this noise level."""
         return sum(sigma > level.sigma for sigma in self._sampler[0])
 
-    def _ask(
-        self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel], step: int, **how: float
-    ) -> tuple[Tensor, Tensor]:
+    def _ask(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel], step: int, **how: float) -> tuple[Tensor, Tensor]:
         """x0 with the prompt and without [n·B, …], as the host's denoiser predicts them before guidance."""
         x = torch.cat(list(latents)) if len(latents) > 1 else latents[0]
         sigma = x.new_tensor([level.sigma for level in levels]).repeat_interleave(len(x) // len(levels))
