@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor
@@ -221,9 +221,9 @@ def _predictions(
     """The model's predictions along the noise, one per key timestep."""
     steps = key_timesteps(settings)
     if not is_model(model):
-        predictions = []
+        denoiser, predictions = cast(Denoiser, model), []
         for step in steps:
-            predictions.append(model(noise, step.timestep))
+            predictions.append(denoiser(noise, step.timestep))
             report.evaluations += 1
         return predictions
     levels = [model.level_at(step.timestep) for step in steps]

@@ -367,7 +367,7 @@ def _contradiction(preset: str, name: str, value: Any) -> SettingsError:
 def _knobs() -> tuple[Knob, ...]:
     kinds = {"bool": bool, "int": int, "float": float, "str": str}
     return tuple(
-        Knob(name=field.name, kind=kinds[field.type], default=field.default, **field.metadata)
+        Knob(name=field.name, kind=kinds[str(field.type)], default=field.default, **field.metadata)
         for field in dataclasses.fields(NoiseOrderSettings)
     )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -221,7 +220,7 @@ class GuidedModel:
     def sampler_levels(self) -> list[NoiseLevel]:
         return [self._level(sigma) for sigma in self._sigmas.tolist() if sigma > 0]
 
-    @cached_property
+    @property
     def reuses_answers(self) -> bool:
         return _CALCULATE not in self._options and foreign_say(self._guider.inner_model.diffusion_model) is None
 

@@ -134,7 +134,7 @@ def test_hooks_are_seen_wherever_they_hang(register):
         (None, True), (1.5, True), ({"a": [torch.ones(2), (1, "b")]}, True), ({1, 2}, True), (torch.float16, True),
         (print, False), ([print], False), ({"a": {"b": object()}}, False), (lambda: 1, False),
     ],
-    ids=str,
+    ids=range(9),
 )  # fmt: skip
 def test_plain_values_have_no_say(value, plain):
     assert is_plain(value) is plain

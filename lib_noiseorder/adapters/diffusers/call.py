@@ -151,6 +151,7 @@ def _order(
 
     def work(probe: PipelineProbe) -> OrderedNoise:
         nonlocal draw
+        assert probe.noise is not None, "the work begins when the pipeline has drawn"
         if draw is None:
             draw = further_draws(_first(probe.noise, given, type(pipe).__name__))
         model = PipelineModel(probe, _guidance(pipe, call), takes_euler_steps(probe.scheduler, call), reuses)
@@ -251,7 +252,8 @@ def _check_call(pipe: Any, call: Mapping[str, Any]) -> None:
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"{INFOTEXT_PREFIX}: num_inference_steps = {steps!r} is not an integer from 1 on")
     per_prompt = call.get("num_images_per_prompt", call.get("num_videos_per_prompt")) or 1
-    pictures = (len(embeds) if prompt is None else len(prompt) if isinstance(prompt, list) else 1) * per_prompt
+    prompts = len(prompt) if isinstance(prompt, list) else 1 if embeds is None else len(embeds)
+    pictures = prompts * per_prompt
     _check_generator(call.get("generator"), pictures)
     latents = call.get("latents")
     if latents is None:

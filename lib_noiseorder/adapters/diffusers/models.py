@@ -46,7 +46,7 @@ def why_not_remembered(models: list[torch.nn.Module]) -> str | None:
 
 def model_input(args: tuple, kwargs: dict[str, Any]) -> Tensor:
     """What a call of a denoising model shows it: latents [B, …], or [2·B, …] under guidance."""
-    return args[0] if args else kwargs.get("hidden_states", kwargs.get("sample"))
+    return args[0] if args else kwargs["hidden_states" if "hidden_states" in kwargs else "sample"]
 
 
 def model_timestep(args: tuple, kwargs: dict[str, Any]) -> float:

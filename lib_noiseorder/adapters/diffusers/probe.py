@@ -127,6 +127,7 @@ class PipelineProbe:
 
     def _remember(self, answer: Answer) -> None:
         self._answered.append(answer)
+        assert self._shown is not None, "an answer without a question"
         shown, timestep = self._shown
         self.answers.note(("cond", timestep), shown, answer.cond)
         if answer.uncond is not None:
@@ -147,6 +148,7 @@ class PipelineProbe:
             return (torch.zeros_like(shown),)
         if len(self._rows) == 1:
             self._shown = shown[: len(self.noise)], model_timestep(args, kwargs)
+        assert self._question is not None, "the pipeline goes on only after a question"
         if self._question.pair or not self.guided:
             output = original(*args, **kwargs)
             self._outputs.append(output[0])

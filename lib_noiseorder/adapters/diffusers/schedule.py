@@ -73,7 +73,7 @@ class Schedule:
         levels: dict[NoiseLevel, float] = {}
         for index, timestep in enumerate(timesteps):
             if self._alphas is None:
-                level = NoiseLevel.flow(float(sigmas[index]))
+                level = NoiseLevel.flow(float(self._scheduler.sigmas[index]))
             elif sigmas is not None and len(sigmas) >= len(timesteps):
                 level = NoiseLevel.variance_preserving(1 / (1 + float(sigmas[index]) ** 2))
             else:

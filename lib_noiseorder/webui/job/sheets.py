@@ -109,6 +109,8 @@ def _drawn(tiles: list[tuple[str, Image.Image]]) -> Image.Image:
     for number, (caption, picture) in enumerate(tiles):
         row, column = divmod(number, _COLUMNS)
         corner = column * _TILE, row * row_height
-        sheet.paste(picture.convert("RGB").resize((_TILE, tile_height), Image.NEAREST), (corner[0], corner[1] + _CAPTION))
+        sheet.paste(
+            picture.convert("RGB").resize((_TILE, tile_height), Image.Resampling.NEAREST), (corner[0], corner[1] + _CAPTION)
+        )
         draw.text((corner[0] + 3, corner[1] + 2), caption, fill="black")
     return sheet

@@ -62,6 +62,7 @@ class HostModel:
         self.answers = Answers()
         self._sigmas = guided_denoiser.inner_model.sigmas
         self._pair: tuple[Tensor, Tensor] | None = None
+        self._latents_per_call: int | None = None
         hires_guidance = getattr(p, "hr_cfg", None) if getattr(p, "is_hr_pass", False) else None  # Forge has one of its own
         guidance = extra_args["cond_scale"] if hires_guidance is None else hires_guidance
         self.guidance = 1.0 if extra_args["uncond"] is None else float(guidance)
@@ -76,7 +77,7 @@ class HostModel:
     def sampler_levels(self) -> list[NoiseLevel]:
         return [self._level(sigma) for sigma in self._sampler[0]]
 
-    @cached_property
+    @property
     def reuses_answers(self) -> bool:
         """Whether the host's sampler asks the same kind of function (A1111's LCM, for one, scales the answers in its own
         way), and nobody else has a say in the answers."""
@@ -84,19 +85,13 @@ class HostModel:
         asking, _ = self._checkpoint.model_function(self._p.sampler.model_wrap_cfg)
         return type(asked) is type(asking) and foreign_say_in(self._checkpoint, self._denoiser) is None
 
-    @cached_property
+    @property
     def latents_per_call(self) -> int:
         """As many as one call of the sampler holds, so that questions never need more memory than it; one where a patch
         might answer them otherwise than one by one."""
-        cond, uncond = self._arguments["cond"], self._arguments["uncond"]
-        one_by_one = (
-            self.guidance == 1
-            or not getattr(opts, "batch_cond_uncond", True)
-            or not (isinstance(uncond, list) and len(getattr(cond, "batch", ())) == len(uncond) == self._pictures)
-            or any(map(_changes_over_the_steps, (cond, uncond)))
-            or why_one_by_one(self._checkpoint, self._denoiser)
-        )
-        return 1 if one_by_one else self.pair_evaluations // self.cond_evaluations
+        if self._latents_per_call is None:
+            self._latents_per_call = self._at_once()
+        return self._latents_per_call
 
     def start(self, noise: Tensor) -> Tensor:
         return self._sampler[1](noise * self._noise_multiplier)
@@ -125,7 +120,7 @@ class HostModel:
         except torch.cuda.OutOfMemoryError:
             if len(latents) == 1:
                 raise
-            self.latents_per_call = 1
+            self._latents_per_call = 1
             return [self.predict([x], [level])[0] for x, level in zip(latents, levels)]
         return cond.chunk(len(latents))
 
@@ -144,6 +139,17 @@ class HostModel:
         return sigma if self._flow else (self._sigmas - sigma).abs().argmin().item() / (len(self._sigmas) - 1)
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _at_once(self) -> int:
+        cond, uncond = self._arguments["cond"], self._arguments["uncond"]
+        one_by_one = (
+            self.guidance == 1
+            or not getattr(opts, "batch_cond_uncond", True)
+            or not (isinstance(uncond, list) and len(getattr(cond, "batch", ())) == len(uncond) == self._pictures)
+            or any(map(_changes_over_the_steps, (cond, uncond)))
+            or why_one_by_one(self._checkpoint, self._denoiser)
+        )
+        return 1 if one_by_one else self.pair_evaluations // self.cond_evaluations
 
     @cached_property
     def _sampler(self) -> tuple[list[float], Callable[[Tensor], Tensor]]:

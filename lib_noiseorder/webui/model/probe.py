@@ -61,7 +61,9 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
     outcome: list[T] = []
     failure: list[Exception] = []
 
-    def in_place_of_the_steps(model, x, extra_args=None, disable=None, callback=None):
+    def in_place_of_the_steps(
+        model: Any, x: Tensor, extra_args: Any = None, disable: Any = None, callback: Any = None
+    ) -> Tensor:
         model.mask = model.nmask = None  # the question is about the noise alone, not about an inpainting blend
         try:
             host = HostModel(p, model, extra_args, sampling.latent, sampling.noise_multiplier, len(x), sampling.steps)

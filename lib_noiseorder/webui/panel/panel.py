@@ -103,6 +103,7 @@ class Panel:
             return gr.Dropdown(choices=list(knob.choices), **common)
         if knob.check:
             return gr.Textbox(max_lines=1, placeholder="seed:draw", **common)
+        assert knob.minimum is not None and knob.maximum is not None
         return gr.Slider(minimum=knob.minimum, maximum=knob.maximum, step=knob.step, **common)
 
     def _line(self, name: str, role: str, text: str = "") -> Any:
