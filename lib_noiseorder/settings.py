@@ -10,13 +10,13 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import chosen as chosen_setting
+from .knobs import INFOTEXT_PREFIX, Knob, SettingsError, setting, shown
 
-INFOTEXT_PREFIX = "Noise Order"
 CUSTOM = "Custom"
 
 _NO_INJECTION = {"erasure_samples": 1, "strength": 0.0, "noise_scale": 1.0, "selection_draws": 0}
@@ -46,92 +46,8 @@ RECOMMENDED = "Automatic"
 """The preset that a panel starts with."""
 
 
-class SettingsError(ValueError):
-    """A setting that cannot be used. The text names the field, the value and the range."""
-
-
-@dataclass(frozen=True)
-class Knob:
-    """What is known about one field of the settings."""
-
-    name: str
-    kind: type
-    label: str
-    help: str
-    default: Any
-    minimum: float | None = None
-    maximum: float | None = None
-    step: float | None = None
-    choices: tuple[str, ...] = ()
-    advanced: bool = False
-    check: Callable[[str], str] | None = None
-    """Of a text: brings it into its kept form, or raises a ValueError that names field, value and range."""
-    form: str = ""
-    """Of a text: what it must look like."""
-
-    @property
-    def infotext_key(self) -> str:
-        return f"{INFOTEXT_PREFIX} {self.label.lower()}"
-
-    @property
-    def range(self) -> str:
-        if self.kind is bool:
-            return "true or false"
-        if self.choices:
-            return "one of " + ", ".join(self.choices)
-        if self.check:
-            return self.form
-        return f"{'an integer' if self.kind is int else 'a number'} from {self.minimum:g} to {self.maximum:g}"
-
-    def checked(self, value: Any) -> Any:
-        """The value in the knob's type. Raises SettingsError for anything but a value of the range."""
-        if self.kind is bool:
-            valid = isinstance(value, bool)
-        elif self.choices:
-            valid = isinstance(value, str) and value in self.choices
-        elif self.check:
-            return self._checked_text(value, self.check)
-        else:
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            assert self.minimum is not None and self.maximum is not None
-            valid = number and self.minimum <= value <= self.maximum and (self.kind is float or value == int(value))
-        if not valid:
-            raise SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {_shown(value)} is not {self.range}")
-        return self.kind(value)
-
-    def _checked_text(self, value: Any, check: Callable[[str], str]) -> str:
-        if isinstance(value, int) and not isinstance(value, bool):  # a draw number, as programs send it
-            value = str(value)
-        if not isinstance(value, str):
-            raise SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {_shown(value)} is not {self.range}")
-        try:
-            return check(value)
-        except ValueError as error:
-            raise SettingsError(f"{INFOTEXT_PREFIX}: {error}") from None
-
-    def parsed(self, text: str) -> Any:
-        """The value an infotext's text stands for, checked."""
-        text = str(text).strip()
-        if self.kind is bool:
-            return self.checked({"true": True, "false": False}.get(text.lower(), text))
-        if self.choices or self.check:
-            return self.checked(text)
-        try:
-            return self.checked(self.kind(text))
-        except (ValueError, OverflowError) as error:
-            raise (
-                error
-                if isinstance(error, SettingsError)
-                else SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {text!r} is not {self.range}")
-            ) from None
-
-
-def _knob(default: Any, label: str, help: str, **limits: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"label": label, "help": help, **limits})
-
-
 def _weight(stage: str, decides: str, default: float = 1.0) -> Any:
-    return _knob(
+    return setting(
         default,
         f"{stage.capitalize()} weight",
         f"How much the model's answer at the {stage} timestep counts ({decides}). 0 saves its evaluation.",
@@ -140,7 +56,7 @@ def _weight(stage: str, decides: str, default: float = 1.0) -> Any:
 
 
 def _timestep(stage: str, default: float) -> Any:
-    return _knob(
+    return setting(
         default,
         f"{stage.capitalize()} timestep",
         f"Where in the model's noise schedule the {stage} is asked for: 1 is pure noise, near 0 the finished picture.",
@@ -156,8 +72,8 @@ class NoiseOrderSettings:
     decides the fields that are not named, and a named value that contradicts the preset is refused.
     """
 
-    enabled: bool = _knob(False, "Enable", "Replace the random initial noise by noise put in order.")
-    preset: str = _knob(
+    enabled: bool = setting(False, "Enable", "Replace the random initial noise by noise put in order.")
+    preset: str = setting(
         CUSTOM,
         "Preset",
         "Automatic: the best of several noises of the seed, for up to 40 % more evaluations; helps flow models and some eps "
@@ -165,14 +81,14 @@ class NoiseOrderSettings:
         "letter. Custom: the controls below.",
         choices=tuple(PRESETS),
     )
-    erasure_samples: int = _knob(
+    erasure_samples: int = setting(
         4,
         "Erasure draws",
         "How many independent noises are summed, so that no single draw's accidental semantics survives. "
         "1 keeps the seed's own noise. Costs no evaluation.",
         minimum=1, maximum=64, step=1,
     )  # fmt: skip
-    strength: float = _knob(
+    strength: float = setting(
         0.1,
         "Strength",
         "How much of the model's own predictions for the prompt is mixed into the noise (δ in the paper). 0 asks nothing.",
@@ -181,20 +97,20 @@ class NoiseOrderSettings:
     layout_weight: float = _weight("layout", "early steps: what goes where")
     structure_weight: float = _weight("structure", "middle steps: shapes")
     detail_weight: float = _weight("detail", "late steps: texture")
-    injection: str = _knob(
+    injection: str = setting(
         "calibrated",
         "Injection",
         "calibrated: every picture's noise keeps its own mean and standard deviation. "
         "literal: the paper's formula as printed, which lets the noise grow.",
         choices=("calibrated", "literal"), advanced=True,
     )  # fmt: skip
-    strength_schedule: str = _knob(
+    strength_schedule: str = setting(
         "constant",
         "Strength schedule",
         "How the strength fades from the layout to the detail timestep.",
         choices=("constant", "linear", "cosine"), advanced=True,
     )  # fmt: skip
-    noise_scale: float = _knob(
+    noise_scale: float = setting(
         1.0,
         "Noise scale",
         "Multiplies the finished noise. 0.9 gives calmer pictures with a little less variety.",
@@ -203,43 +119,43 @@ class NoiseOrderSettings:
     layout_timestep: float = _timestep("layout", 0.9)
     structure_timestep: float = _timestep("structure", 0.5)
     detail_timestep: float = _timestep("detail", 0.1)
-    selection: str = _knob(
+    selection: str = setting(
         "off",
         "Selection",
         "Compare several noises of the seed by what the model sees coming, and keep the one it can best believe in. "
         "automatic: a careful look. light: a quick one. off: no comparison.",
         choices=("off", "light", "automatic"), advanced=True,
     )  # fmt: skip
-    selection_draws: int = _knob(
+    selection_draws: int = setting(
         0,
         "Selection draws",
         "How many noises are compared; 0 leaves it to the kind of model and the number of steps (2 to 7).",
         minimum=0, maximum=16, step=1, advanced=True,
     )  # fmt: skip
-    compare_with_off: bool = _knob(
+    compare_with_off: bool = setting(
         False,
         "Compare with off",
         "Also make the plain copy of each picture, with the same seed and without Noise Order, next to it in the gallery.",
     )
-    show_injected: bool = _knob(
+    show_injected: bool = setting(
         False,
         "Show what is injected",
         "Add a sheet per picture to the gallery: the noise before and after with their spectra, and what the model saw in it.",
     )
-    hires_pass: bool = _knob(
+    hires_pass: bool = setting(
         False,
         "Order the hires pass",
         "In hires fix, put the second pass's noise in order, too. Its injection fades with the denoising strength.",
         advanced=True,
     )
-    inner_passes: bool = _knob(
+    inner_passes: bool = setting(
         False,
         "Order inner passes",
         "Also order the noise of pictures that other scripts make inside a picture, as ADetailer does.",
         advanced=True,
     )
 
-    chosen: str = _knob(
+    chosen: str = setting(
         "",
         "Chosen",
         "Draws that were chosen before, as a picture's infotext names them (seed:draw): these seeds get them again, and "
@@ -348,18 +264,9 @@ def _parameters(infotext: str) -> dict[str, str]:
     return {key: json.loads(value) if value.startswith('"') else value for key, value in found}
 
 
-def _shown(value: Any) -> str:
-    """A value for a message: at most 80 characters, and never an error of its own."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # thousands of digits or levels
-        text = f"a {type(value).__name__} too large to show"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _contradiction(preset: str, name: str, value: Any) -> SettingsError:
     return SettingsError(
-        f"{INFOTEXT_PREFIX}: {name} = {_shown(value)} contradicts preset {preset!r}, which sets {PRESETS[preset][name]!r}; "
+        f"{INFOTEXT_PREFIX}: {name} = {shown(value)} contradicts preset {preset!r}, which sets {PRESETS[preset][name]!r}; "
         f"use preset {CUSTOM!r} to choose {name} yourself"
     )
 
