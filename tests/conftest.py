@@ -18,7 +18,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "long: runs with --long only")
+    config.addinivalue_line("markers", "long: runs with --long only, and on real hosts")
     config.addinivalue_line("markers", "real_host: for real WebUIs only, not for the double")
     config.addinivalue_line("markers", "needs(name, fixture=None): of tests/optional.py; with a fixture, only its users do")
     if config.option.long:
@@ -41,10 +41,9 @@ def pytest_cmdline_main(config):
 
 def _passed_over(item, absent):
     """Whether a test is for --long, or for something that is not here."""
-    if item.get_closest_marker("long") and not item.config.option.long:
-        return True
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    if item.get_closest_marker("real_host") and not any(str(value).startswith(HOSTS) for value in parameters):
+    real = any(str(value).startswith(HOSTS) for value in parameters)
+    if not real and (item.get_closest_marker("real_host") or (item.get_closest_marker("long") and not item.config.option.long)):
         return True
     needs = [need for need in item.iter_markers("needs") if need.kwargs.get("fixture") in (None, *item.fixturenames)]
     return any(need.args[0] in absent for need in needs)

@@ -88,8 +88,13 @@ def same_as(result, untouched):
     return {name for name in ("own", "erased", "not erased", "ordered") if difference(result, untouched[name]) == 0}
 
 
-@pytest.mark.parametrize("error", ["RuntimeError", "OutOfMemoryError"])
-@pytest.mark.parametrize("seam", SEAMS)
+ERRORS = ("RuntimeError", "OutOfMemoryError")
+
+
+@pytest.mark.parametrize("seam, error", [
+    pytest.param(seam, error, marks=[pytest.mark.long] * (number % 2 != turn), id=f"{seam}-{error}")
+    for number, seam in enumerate(SEAMS) for turn, error in enumerate(ERRORS)
+])  # fmt: skip
 def test_an_exception_in_any_seam(host, untouched, seam, error):
     place, expected = SEAMS[seam]
     result = host.txt2img(**with_faults(noise_order(), raise_in=place, error=error))
@@ -163,7 +168,9 @@ def test_another_extension_raises_before_our_turn(family, hook):
 @pytest.mark.parametrize(
     "attributes",
     [
-        {"comments": "absent"}, {"comments": None}, {"is_hr_pass": "absent"}, {"initial_noise_multiplier": None},
+        pytest.param({"comments": "absent"}, marks=pytest.mark.real_host),  # the double cannot do without it itself
+        pytest.param({"comments": None}, marks=pytest.mark.real_host),
+        {"is_hr_pass": "absent"}, {"initial_noise_multiplier": None},
         {"_noise_order_session": "somebody else's"}, {"_noise_order_outcome": None}, {"_noise_order_shown": 3},
         {"unknown_attribute": {"deep": [[1]]}}, {"refiner_checkpoint_info": "absent"},
     ],

@@ -98,6 +98,7 @@ def test_training_pictures_are_encoded_with_their_prompts(model, monkeypatch):
 
 
 def test_training_goes_through_all_of_its_stages(tmp_path, monkeypatch):
+    monkeypatch.setattr(sd1_training, "_BATCH", at_length(4, 32))
     few = {scale: sd1.dataset(at_length(12, 40), 8, scale) for scale in (4, sd1.SCALE)}
     monkeypatch.setattr(sd1_training, "dataset", lambda count, seed, scale: few[scale])
     said = []
