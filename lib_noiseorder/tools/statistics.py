@@ -13,6 +13,8 @@ from statistics import NormalDist
 import numpy as np
 
 _RESAMPLES = 4000
+_AT_ONCE = 2**20
+"""Draws held in memory at a time."""
 
 
 def bootstrap(differences: np.ndarray, groups: np.ndarray, resamples: int = _RESAMPLES) -> tuple[float, float, float]:
@@ -34,11 +36,12 @@ def bootstrap(differences: np.ndarray, groups: np.ndarray, resamples: int = _RES
         raise ValueError("a bootstrap needs at least one difference")
     sums, sizes = _sums(differences, groups)
     rng = np.random.default_rng(0)
+    at_once = max(1, _AT_ONCE // len(sums))
     means = []
-    for _ in range(resamples):
-        drawn = rng.integers(0, len(sums), len(sums))
-        means.append(sums[drawn].sum() / sizes[drawn].sum())
-    low, high = np.quantile(means, (0.025, 0.975))
+    for start in range(0, resamples, at_once):
+        drawn = rng.integers(0, len(sums), (min(at_once, resamples - start), len(sums)))
+        means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
+    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
     return float(np.mean(differences)), float(low), float(high)
 
 
