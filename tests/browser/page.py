@@ -75,6 +75,8 @@ class Tab:
             return self.switched_on() if name == "enabled" else self.part(name).locator("input").is_checked()
         if knob.choices:
             return (self.part("menu") if name == "preset" else self.part(name)).locator("input").first.input_value()
+        if knob.check:
+            return self.part(name).locator("textarea, input").first.input_value()
         return knob.kind(float(self.part(name).locator("input[type=number]").input_value()))
 
     def read_all(self) -> dict:
@@ -86,6 +88,9 @@ class Tab:
             self.part(name).locator("input").set_checked(value)
         elif knob.choices:
             self.choose(self.part("menu") if name == "preset" else self.part(name), value)
+        elif knob.check:
+            self.part(name).locator("textarea, input").first.fill(value)
+            self.part(name).locator("textarea, input").first.press("Tab")
         else:
             self.type(self.part(name), value)
 
@@ -120,9 +125,9 @@ class Tab:
             self.page.wait_for_timeout(1500)
         return self
 
-    def generate(self) -> list[str]:
-        """Make a picture of a new seed; the infotexts of everything in the gallery."""
-        seed = next(SEEDS)
+    def generate(self, seed: int | None = None) -> list[str]:
+        """Make a picture, of a new seed unless one is given; the infotexts of everything in the gallery."""
+        seed = next(SEEDS) if seed is None else seed
         self.host("seed").locator("input").first.fill(str(seed))
         self.host("seed").locator("input").first.press("Tab")
         self.host("generate").click()

@@ -1,5 +1,6 @@
 """The panel in the real pages, used as people use it."""
 
+import dataclasses
 import re
 
 import pytest
@@ -79,7 +80,7 @@ def test_the_cost_line_follows_the_page(open_page):
     tab.says("cost", re.compile(r"^≈ 2 extra"))
     assert tab.read("preset") == "Custom"
     tab.set("compare_with_off", True)
-    tab.says("cost", re.compile(r"the plain twins: \+100 %$"))
+    tab.says("cost", re.compile(r"the plain copies: \+100 %$"))
     for stage in ("layout", "structure"):
         tab.set(f"{stage}_weight", 0.0)
     tab.says("cost", re.compile("^⚠ All three weights are 0"))
@@ -127,13 +128,15 @@ def test_a_wrong_value_is_told_and_changes_nothing(tab):
 def test_every_control_arrives_and_comes_back_from_the_infotext(tab, open_page):
     set_everything(tab)
     infotexts = tab.generate()
-    assert NoiseOrderSettings.from_infotext(infotexts[0]) == EVERYTHING
+    assert dataclasses.replace(NoiseOrderSettings.from_infotext(infotexts[0]), chosen="") == EVERYTHING
     fresh = Tab(open_page(), tab.name)
     fresh.paste(infotexts[0])
     fresh.open()
-    assert fresh.read_all() == EVERYTHING.to_dict()
+    pasted = fresh.read_all()
+    assert re.fullmatch(r"\d+:\d", pasted.pop("chosen"))
+    assert {**pasted, "chosen": ""} == EVERYTHING.to_dict()
     fresh.paste(infotexts[1])
-    assert not fresh.switched_on(), "the plain twin's infotext switches off"
+    assert not fresh.switched_on(), "the plain copy's infotext switches off"
     fresh.page.close()
 
 
@@ -150,7 +153,7 @@ def test_what_happened_is_told_in_the_panel(tab):
     tab.says("outcome", re.compile(r"^Last time: 3 extra evaluations .* correlation [\d.-]+$"))
 
 
-def test_compare_with_off_puts_the_plain_twin_beside_each_picture(tab):
+def test_compare_with_off_puts_the_plain_copy_beside_each_picture(tab):
     tab.set("compare_with_off", True)
     tab.type(tab.host("batch_count"), 2)
     infotexts = tab.generate()[-4:]  # a grid comes first
@@ -161,6 +164,28 @@ def test_compare_with_off_puts_the_plain_twin_beside_each_picture(tab):
     tab.panel.locator("input[type=checkbox]").first.uncheck()
     tab.type(tab.host("batch_count"), 1)
     assert "Noise Order" not in tab.generate()[-1]
+
+
+def test_a_choice_is_pasted_announced_replayed_and_forgotten(tab, open_page):
+    tab.type(tab.host("steps"), 20)
+    tab.set("preset", "Automatic")
+    (infotext,) = tab.generate()
+    first = re.search(
+        r"noise \d+ chosen, mean \S+ → \S+", tab.says("outcome", re.compile(r"^Last time: [1-9]\d* extra evaluations"))
+    )[0]
+    fresh = Tab(open_page(), "txt2img")
+    fresh.paste(infotext)
+    fresh.open()
+    seed = int(re.search(r"Seed: (\d+)", infotext)[1])
+    assert re.fullmatch(rf"{seed}:\d+", fresh.read("chosen"))
+    if tab.name == "txt2img":
+        fresh.says("cost", re.compile("^No extra model evaluations"))
+        fresh.generate(seed)
+        assert first in fresh.says("outcome", re.compile("^Last time: 0 extra evaluations per picture"))
+    fresh.part("forget").click()
+    fresh.says("cost", re.compile(r"^≈ \d+ extra model evaluations"))
+    assert fresh.read("chosen") == ""
+    fresh.page.close()
 
 
 def test_show_what_is_injected_adds_a_sheet(tab):
