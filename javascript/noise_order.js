@@ -4,7 +4,7 @@
 
 (function() {
     const TABS = ["txt2img", "img2img"];
-    const PREFIX = "Noise Order: ";
+    const PREFIX = "Noise Order: ", TROUBLE = "⚠"; // as lib_noiseorder/webui/job/outcome.py writes them
     const EVERY_MS = 400; // pasting and presets set values without an event that bubbles, so look now and then
     const LOADING_MS = 3000;
 
@@ -203,7 +203,7 @@
     function update() {
         for (const tab of TABS) {
             const lines = outcome(tab), line = lines.join(" · ");
-            const troubled = lines.some((said) => !/^\d+ extra evaluation/.test(said));
+            const troubled = lines.some((said) => said.endsWith(TROUBLE));
             say(part(tab, "outcome"), line && `Last time: ${line}`, troubled);
             if (changed(`${tab} outcome`, line)) refresh();
             const cost = part(tab, "cost"), about = costTable(tab), open = visible(part(tab, "menu"));

@@ -286,5 +286,11 @@ KNOB: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 """All knobs by name."""
 
 CHOSEN = KNOB["chosen"].infotext_key
-HIRES_CHOSEN = f"{INFOTEXT_PREFIX} hires chosen"
-"""Where a picture's infotext says which draw it got, and which one in the hires pass."""
+HIRES_CHOSEN, EVALUATIONS, SKIPPED, ERROR = (
+    f"{INFOTEXT_PREFIX} {name}" for name in ("hires chosen", "evaluations", "skipped", "error")
+)
+"""What happened, by infotext key: which draw the picture got, and which one in the hires pass; model evaluations that were
+added; what was left out, and why; why nothing was ordered."""
+
+INFOTEXT_KEYS = frozenset((*(knob.infotext_key for knob in KNOBS), HIRES_CHOSEN, EVALUATIONS, SKIPPED, ERROR))
+"""Every infotext key of ours."""

@@ -6,9 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from ..settings import INFOTEXT_PREFIX
-
-EVALUATIONS, CHOSEN, SKIPPED, ERROR = (f"{INFOTEXT_PREFIX} {name}" for name in ("evaluations", "chosen", "skipped", "error"))
+from ..settings import CHOSEN, ERROR, EVALUATIONS, SKIPPED
 
 
 @dataclass(frozen=True)

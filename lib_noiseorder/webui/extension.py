@@ -10,7 +10,7 @@ from fastapi import HTTPException
 from modules import errors
 
 from ..chosen import chosen_draws
-from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings, SettingsError
+from ..settings import ERROR, INFOTEXT_PREFIX, NoiseOrderSettings, SettingsError
 from .job import outcome, plain_copies, sheets
 from .job.inner_passes import is_inner_pass
 from .job.session import Session, forget
@@ -47,8 +47,8 @@ def start_batch(p: Any, args: Sequence[Any]) -> None:
     except SettingsError as error:
         message = str(error).removeprefix(f"{INFOTEXT_PREFIX}: ")
         print(f"{INFOTEXT_PREFIX}: switched off for this picture: {message}")
-        p.extra_generation_params[f"{INFOTEXT_PREFIX} error"] = message
-        p.comment(f"{INFOTEXT_PREFIX}: {message}")
+        p.extra_generation_params[ERROR] = message
+        p.comment(outcome.complaint(message))
         return
     inner = is_inner_pass(p)
     if settings.enabled and (settings.inner_passes or not inner):
@@ -97,7 +97,7 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
             add()
         except Exception as error:
             errors.report(f"{INFOTEXT_PREFIX}: {what} failed", exc_info=True)
-            processed.comments += f"{INFOTEXT_PREFIX}: {what} failed, {type(error).__name__}: {error}\n"
+            processed.comments += outcome.complaint(f"{what} failed, {type(error).__name__}: {error}") + "\n"
 
 
 def _settings(p: Any, args: Sequence[Any]) -> NoiseOrderSettings:

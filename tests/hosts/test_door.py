@@ -313,5 +313,5 @@ def test_a_failing_copy_costs_the_comparison_only(host, monkeypatch):
     processed, args = Shown("A"), [{"enabled": True, "compare_with_off": True}]
     extension.end_job(SimpleNamespace(), processed, args, 0)
     assert processed.images == ["A"]
-    assert processed.comments == "Noise Order: the plain copies failed, RuntimeError: out of copies\n"
+    assert processed.comments == "Noise Order: the plain copies failed, RuntimeError: out of copies ⚠\n"
     errors.reports.clear()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...model import NoiseLevel
 
+_FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler")
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
 
 
@@ -86,7 +87,7 @@ def is_flow(scheduler: Any) -> bool:
     """Whether a scheduler samples from a flow model."""
     config = scheduler.config
     return (
-        type(scheduler).__name__.startswith("FlowMatch")
+        any(kind.__name__ in _FLOW_SCHEDULERS for kind in type(scheduler).__mro__)
         or config.get("prediction_type") == "flow_prediction"
         or bool(config.get("use_flow_sigmas"))
     )

@@ -8,12 +8,18 @@ from typing import Any
 from ...report import Report
 from ...settings import INFOTEXT_PREFIX
 
+TROUBLE = "⚠"
 _ON_JOB = "_noise_order_outcome"
 
 
 def forget(p: Any) -> None:
     """Before and after a job. Copies of a job, as grids make them, must not share its outcome."""
     vars(p).pop(_ON_JOB, None)
+
+
+def complaint(text: str) -> str:
+    """A comment about something that went wrong; the page tells it by its mark."""
+    return f"{INFOTEXT_PREFIX}: {text} {TROUBLE}"
 
 
 def note_batch(p: Any, report: Report, seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from modules import processing
 from modules.shared import state
 
-from ...settings import INFOTEXT_PREFIX
+from ...settings import INFOTEXT_KEYS
 from ..panel.grid_axes import forget_cell
 
 
@@ -45,9 +45,7 @@ def _plain(p: Any, switch: int) -> Any:
     plain.prompt, plain.negative_prompt, plain.styles = list(p.all_prompts), list(p.all_negative_prompts), []
     if getattr(p, "enable_hr", False):
         plain.hr_prompt, plain.hr_negative_prompt = list(p.all_hr_prompts), list(p.all_hr_negative_prompts)
-    plain.extra_generation_params = {
-        key: value for key, value in p.extra_generation_params.items() if not key.startswith(INFOTEXT_PREFIX)
-    }
+    plain.extra_generation_params = {key: value for key, value in p.extra_generation_params.items() if key not in INFOTEXT_KEYS}
     plain.comments, plain.do_not_save_grid = {}, True
     forget_cell(plain)
     return plain

@@ -14,9 +14,17 @@ from torch import Tensor
 from ...answers import Restore, shadow
 from ...chosen import of_hires_pass
 from ...report import Report
-from ...settings import CHOSEN, HIRES_CHOSEN, INFOTEXT_PREFIX, NoiseOrderSettings
+from ...settings import (
+    CHOSEN,
+    EVALUATIONS,
+    HIRES_CHOSEN,
+    INFOTEXT_KEYS,
+    INFOTEXT_PREFIX,
+    SKIPPED,
+    NoiseOrderSettings,
+)
 from ..model.probe import Sampling
-from .outcome import note_batch
+from .outcome import complaint, note_batch
 from .sampler_pass import SamplerPass, reason_of
 from .sheets import Sheet
 
@@ -193,7 +201,7 @@ class Session:
             if reason not in self._told:
                 self._told.add(reason)
                 print(f"{INFOTEXT_PREFIX}: skipped {reason}")
-                p.comment(f"{INFOTEXT_PREFIX}: skipped {reason}")
+                p.comment(complaint(f"skipped {reason}"))
 
 
 def _per_picture(chosen: list[int]) -> list[int | None] | int:
@@ -203,13 +211,13 @@ def _per_picture(chosen: list[int]) -> list[int | None] | int:
 
 def outcome_infotext(report: Report) -> dict[str, Any]:
     """What happened, as infotext parameters. Nothing that differs between two runs of the same seed."""
-    outcome = {f"{INFOTEXT_PREFIX} evaluations": str(report.extra_evaluations)}
+    outcome = {EVALUATIONS: str(report.extra_evaluations)}
     if report.skipped:
-        outcome[f"{INFOTEXT_PREFIX} skipped"] = "; ".join(report.skipped)
+        outcome[SKIPPED] = "; ".join(report.skipped)
     return outcome
 
 
 def forget(p: Any) -> None:
     """Remove our infotext parameters: grid cells share one dictionary, and a cell may be switched off."""
-    for key in [key for key in p.extra_generation_params if key.startswith(INFOTEXT_PREFIX)]:
-        del p.extra_generation_params[key]
+    for key in INFOTEXT_KEYS:
+        p.extra_generation_params.pop(key, None)
