@@ -1,0 +1,68 @@
+"""Calls of the tiny diffusers pipelines, and what their models are shown meanwhile."""
+
+import contextlib
+
+import torch
+
+from lib_noiseorder import NoiseOrderSettings
+
+PLAIN = NoiseOrderSettings(enabled=True, erasure_samples=1, strength=0.0)
+ERASED = NoiseOrderSettings(enabled=True, strength=0.0)
+INJECTED = NoiseOrderSettings(enabled=True)
+LIGHT = NoiseOrderSettings(enabled=True, preset="Light")
+FAMILIES = {
+    "stable_diffusion": {},
+    "stable_diffusion_xl": {},
+    "stable_diffusion_3": {"max_sequence_length": 8},
+    "flux": {"max_sequence_length": 8},
+    "wan": {"max_sequence_length": 8, "num_frames": 5},
+}
+SHAPES = {
+    "stable_diffusion": (4, 16, 16),
+    "stable_diffusion_xl": (4, 16, 16),
+    "stable_diffusion_3": (4, 16, 16),
+    "flux": (64, 16),
+    "wan": (4, 2, 4, 4),
+}
+
+
+def seeded(*seeds):
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return generators if len(seeds) > 1 else generators[0]
+
+
+def pictures_of(output):
+    return output.frames if hasattr(output, "frames") else output.images
+
+
+def picture(pipe, call, **more):
+    return pictures_of(pipe(**call, **more, output_type="latent"))
+
+
+@contextlib.contextmanager
+def watched(pipe):
+    """What the denoising models are shown meanwhile: (name, rows, timestep) of every call that reaches one."""
+    seen, handles = [], []
+    for name in ("unet", "transformer", "transformer_2"):
+        model = getattr(pipe, name, None)
+        if model is None:
+            continue
+
+        original, shadowed = model.forward, vars(model).get("forward")
+
+        def forward(*args, original=original, name=name, **kwargs):
+            shown = args[0] if args else kwargs["hidden_states"]
+            timestep = args[1] if len(args) > 1 else kwargs["timestep"]
+            seen.append((name, len(shown), float(torch.as_tensor(timestep).flatten()[0])))
+            return original(*args, **kwargs)
+
+        vars(model)["forward"] = forward
+        handles.append((model, shadowed))
+    try:
+        yield seen
+    finally:
+        for model, shadowed in handles:
+            if shadowed is None:
+                del vars(model)["forward"]
+            else:
+                vars(model)["forward"] = shadowed
