@@ -110,6 +110,32 @@ def test_run_ordered_gives_the_pictures_of_the_two_calls(pipe, call):
     assert torch.equal(pictures_of(run.output), picture(pipe, call, latents=latents))
 
 
+@pytest.mark.parametrize("steps", [16, 12])
+def test_a_choice_is_replayed_without_a_question(pipe, call, steps):
+    call = {**call, "num_inference_steps": 16, "prompt": ["a red circle", "two pizza"]}
+    automatic = {"preset": "Automatic"}  # a mapping is switched on unless it says otherwise
+    first = run_ordered(pipe, **call, generator=seeded(3, 4), settings=automatic)
+    chosen = {**automatic, "chosen": " ".join(map(str, first.report.chosen))}
+    call["num_inference_steps"] = steps
+    with watched(pipe) as seen:
+        again = run_ordered(pipe, **call, generator=seeded(3, 4), settings=chosen)
+    asked = sum(rows for _, rows, _ in seen)
+    with watched(pipe) as seen:
+        picture(pipe, call)
+    assert torch.equal(again.noise, first.noise) and again.report.chosen == first.report.chosen
+    assert again.report.evaluations == 0 and asked == sum(rows for _, rows, _ in seen)
+    assert torch.equal(ordered_latents(pipe, **call, generator=seeded(3, 4), settings=chosen), first.noise)
+
+
+@pytest.mark.parametrize(
+    "chosen, says", [("5:3", "names seeds"), ("1 2 3", "lists 3 draws for 1 pictures"), ("x", "chosen = 'x'")]
+)
+def test_a_choice_that_does_not_fit_is_refused(pipe, call, chosen, says):
+    with watched(pipe) as seen, pytest.raises(ValueError, match=says):
+        order_latents(pipe, **call, settings={"chosen": chosen})
+    assert not seen
+
+
 def test_what_cannot_be_compared_is_said(pipe, call):
     automatic = NoiseOrderSettings(enabled=True, preset="Automatic")
     with pytest.warns(UserWarning, match="skipped selection: "):

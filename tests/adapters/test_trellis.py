@@ -197,6 +197,28 @@ def test_sparse_features_are_ordered_per_sample(trellis, pipeline):
         torch.testing.assert_close(started[3].feats, both.feats[rows])
 
 
+def test_a_choice_is_replayed_run_after_run_without_a_question(trellis, pipeline, structure):
+    automatic = {"preset": "Automatic"}  # a mapping is switched on unless it says otherwise
+    call = {**PARAMETERS, "steps": 16}
+    model, noise = Features(), sparse(trellis, 40, 70)
+
+    def both(settings):
+        structure.seen.clear()
+        model.seen.clear()
+        with order_trellis(pipeline, settings) as ordered:
+            made = pipeline.sparse_structure_sampler.sample(structure, dense(2), **conditions(), **call).samples
+            feats = pipeline.slat_sampler.sample(model, noise, **conditions(2), **call).samples.feats
+        return ordered, made, feats, len(structure.seen) + len(model.seen)
+
+    first, made, feats, asked = both(automatic)
+    again, made_again, feats_again, fewer = both({**automatic, "chosen": first.chosen})
+    assert len(first.chosen.split()) == 4 and again.chosen == first.chosen
+    assert torch.equal(made_again, made) and torch.equal(feats_again, feats)
+    assert [report.evaluations for report in again.reports] == [0, 0, 0] and fewer < asked
+    with pytest.raises(ValueError, match="names seeds"):
+        order_trellis(pipeline, {"chosen": "5:3"})
+
+
 def test_the_global_random_state_is_untouched(pipeline, structure):
     torch.manual_seed(7)
     before = torch.get_rng_state()
