@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 INFOTEXT_PREFIX = "Noise Order"
@@ -49,6 +50,7 @@ class Knob:
 
     def checked(self, value: Any) -> Any:
         """The value in the knob's type. Raises SettingsError for anything but a value of the range."""
+        value = _of_python(value)
         if self.kind is bool:
             valid = isinstance(value, bool)
         elif self.choices:
@@ -92,6 +94,13 @@ class Knob:
 
 def setting(default: Any, label: str, help: str, **limits: Any) -> Any:
     return dataclasses.field(default=default, metadata={"label": label, "help": help, **limits})
+
+
+def _of_python(value: Any) -> Any:
+    """NumPy's numbers as Python's own; everything else as it is."""
+    if isinstance(value, (int, float)):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
 
 
 def shown(value: Any) -> str:

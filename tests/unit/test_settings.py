@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +68,12 @@ def test_settings_are_frozen_and_typed():
     assert isinstance(settings.strength, float) and isinstance(settings.erasure_samples, int)
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.strength = 0.5
+
+
+def test_numbers_of_numpy_are_numbers():
+    settings = NoiseOrderSettings(strength=np.float32(0.5), erasure_samples=np.int64(2), chosen=np.int64(3))
+    assert settings == NoiseOrderSettings(strength=0.5, erasure_samples=2, chosen="3")
+    assert json.loads(json.dumps(settings.to_dict())) == settings.to_dict()
 
 
 def test_injecting_with_no_weight_is_refused():
