@@ -70,17 +70,19 @@
         return draws ? at(courses[2]) + (draws - 2) * (at(courses[3]) - at(courses[2])) : at(courses.own);
     }
 
-    // Least and most extra evaluations (the checkpoint's kind may not be known yet), and what stands in the way.
     // Whether `chosen` names the draw of every picture that is about to be made, in this pass of its sampler.
     function replayed(tab, pass) {
         const entries = text(part(tab, "chosen")).replaceAll(",", " ").split(" ").filter((entry) => entry);
         const drawn = (entry) => Number(entry.split(":").pop().split("/")[pass] || 0) > 0;
         if (entries.length === 1 && !entries[0].includes(":")) return drawn(entries[0]);
         const pictures = number(element(`${tab}_batch_count`)) * number(element(`${tab}_batch_size`));
-        const seed = text(element(`${tab}_seed`));
-        return pictures === 1 && entries.some((entry) => entry.split(":")[0].split("+")[0] === seed && drawn(entry));
+        const varied = ticked(element(`${tab}_subseed_show`)) && number(element(`${tab}_subseed_strength`)) !== 0;
+        const seeds = [text(element(`${tab}_seed`))];
+        if (varied) seeds.push(`${seeds[0]}+${text(element(`${tab}_subseed`))}`);
+        return pictures === 1 && entries.some((entry) => seeds.includes(entry.split(":")[0]) && drawn(entry));
     }
 
+    // Least and most extra evaluations (the checkpoint's kind may not be known yet), and what stands in the way.
     function cost(tab, about, run, pass = 0) {
         const weights = ["layout", "structure", "detail"].map((stage) => number(part(tab, `${stage}_weight`)));
         const asked = weights.filter((weight) => weight !== 0).length;
@@ -90,7 +92,7 @@
         const extra = [0, 0].fill(injects ? asked : 0);
         if (selection !== "off" && replayed(tab, pass)) return {extra};
         if (selection === "off") {
-            const same = !injects && number(part(tab, "erasure_samples")) === 1 && number(part(tab, "noise_scale")) === 1;
+            const same = !injects && !text(part(tab, "chosen")) && number(part(tab, "erasure_samples")) === 1 && number(part(tab, "noise_scale")) === 1;
             return same ? {warning: "These settings leave the noise as it is."} : {extra};
         }
         const draws = number(part(tab, "selection_draws"));

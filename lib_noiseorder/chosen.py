@@ -14,10 +14,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from .knobs import shown
 from .plans import MOST_DRAWS
 
 RANGE = f"seed:draw pairs such as 5:3 6:1, or a draw number; draws are from 1 to {MOST_DRAWS}"
-_ENTRY = re.compile(r"(?:(-?\d{1,20}(?:\+-?\d{1,20})?):)?(\d{1,2})(?:/(\d{1,2}))?", re.ASCII)
+_ENTRY = re.compile(r"(?:(\d{1,20})(?:\+(\d{1,20}))?:)?(\d{1,2})(?:/(\d{1,2}))?", re.ASCII)
 _NONE = (0, 0)
 
 
@@ -29,14 +30,15 @@ class _Chosen:
 
 
 def check(text: str) -> str:
-    """The text as it is kept, single spaces between its entries.
+    """The text as it is kept: single spaces between its entries, seeds without leading zeros.
 
     Raises:
         ValueError: an entry that cannot be read, named in the message; two entries that contradict each other; draws with
             seeds beside draws without.
     """
-    _read(text)
-    return " ".join(_entries(text))
+    chosen = _read(text)
+    entries = [(f"{seed}:", draws) for seed, draws in chosen.by_seed.items()] + [("", draws) for draws in chosen.in_order]
+    return " ".join(f"{seed}{first}" + (f"/{hires}" if hires else "") for seed, (first, hires) in entries)
 
 
 def of_hires_pass(text: str) -> str:
@@ -61,11 +63,11 @@ def chosen_draws(text: str, pictures: int, seeds: Sequence[str] | None) -> list[
         check_without_seeds(text)
     if seeds is not None:
         if len(chosen.in_order) > 1:
-            raise ValueError(f"chosen = {text!r} lists draws without their seeds; this host needs seed:draw pairs")
+            raise ValueError(f"chosen = {shown(text)} lists draws without their seeds; this host needs seed:draw pairs")
         everyone = chosen.in_order[0] if chosen.in_order else _NONE
         found = [chosen.by_seed.get(seed, chosen.by_seed.get(seed.split("+")[0], everyone)) for seed in seeds[:pictures]]
     elif len(chosen.in_order) > 1 and len(chosen.in_order) != pictures:
-        raise ValueError(f"chosen = {text!r} lists {len(chosen.in_order)} draws for {pictures} pictures")
+        raise ValueError(f"chosen = {shown(text)} lists {len(chosen.in_order)} draws for {pictures} pictures")
     else:
         found = list(chosen.in_order or [_NONE])
         found *= pictures if len(found) == 1 else 1
@@ -73,9 +75,18 @@ def chosen_draws(text: str, pictures: int, seeds: Sequence[str] | None) -> list[
 
 
 def part_of(text: str, start: int, pictures: int) -> str:
-    """Of a setting that lists draws in order those for `pictures` pictures from number `start` on; others as they are."""
+    """Of a setting that lists draws in order those for `pictures` pictures from number `start` on; others as they are.
+
+    Raises:
+        ValueError: fewer draws are listed than pictures made.
+    """
     entries = _entries(text)
-    return text if len(entries) < 2 or ":" in text else " ".join(entries[start : start + pictures])
+    if len(entries) < 2 or ":" in text:
+        return text
+    part = entries[start : start + pictures]
+    if len(part) < pictures:
+        raise ValueError(f"chosen = {shown(text)} lists {len(entries)} draws for at least {start + pictures} pictures")
+    return " ".join(part) if any(int(draw.partition("/")[0]) for draw in part) else ""
 
 
 def check_without_seeds(text: str) -> None:
@@ -85,19 +96,22 @@ def check_without_seeds(text: str) -> None:
         ValueError: the setting names some.
     """
     if _read(text).by_seed:
-        raise ValueError(f"chosen = {text!r} names seeds, which this host does not know; give draw numbers alone")
+        raise ValueError(f"chosen = {shown(text)} names seeds, which this host does not know; give draw numbers alone")
 
 
-def entry(draw: str, hires_draw: str) -> str:
-    """The two draws that an infotext names, either of which may be ""; as one entry without its seed."""
-    return f"{draw or 0}/{hires_draw}" if hires_draw and "/" not in draw else draw
+def of_infotext(draw: str, hires_draw: str, seed: str, variation_seed: str) -> str:
+    """What an infotext says of its own picture's draws, as a setting that leaves other seeds alone; "" if it says nothing.
 
-
-def with_seed(text: str, seed: str, variation_seed: str = "") -> str:
-    """A picture's own choice as a setting that leaves other seeds alone."""
-    if not text or " " in text or ":" in text or not re.fullmatch(r"-?\d+", seed):
+    Args:
+        draw, hires_draw: the two draws that it names, either of which may be "".
+        seed, variation_seed: the picture's own, "" where it names none.
+    """
+    text = draw
+    if hires_draw.isdecimal() and (draw.isdecimal() or not draw):
+        text = f"{draw or 0}/{hires_draw}"
+    if not text or " " in text or ":" in text or not seed.isdecimal():
         return text
-    return f"{seed}+{variation_seed}:{text}" if variation_seed else f"{seed}:{text}"
+    return f"{seed}+{variation_seed}:{text}" if variation_seed.isdecimal() else f"{seed}:{text}"
 
 
 def _entries(text: str) -> list[str]:
@@ -107,16 +121,20 @@ def _entries(text: str) -> list[str]:
 def _read(text: str) -> _Chosen:
     by_seed: dict[str, tuple[int, int]] = {}
     in_order: list[tuple[int, int]] = []
-    for part in _entries(text):
+    entries = _entries(text)
+    for part in entries:
         found = _ENTRY.fullmatch(part)
-        seed, *numbers = found.groups() if found else (None, None, None)
-        draws = int(numbers[0] or 0), int(numbers[1] or 0)
-        if not any(draws) or max(draws) > MOST_DRAWS or (draws[0] == 0 and not numbers[1]):
-            raise ValueError(f"chosen = {part[:80]!r} is not {RANGE}")
+        seed, variation, first, hires = found.groups() if found else (None, None, None, None)
+        draws = int(first or 0), int(hires or 0)
+        as_usual = draws == (0, 0) and first is not None and seed is None and len(entries) > 1
+        if max(draws) > MOST_DRAWS or not (any(draws) or as_usual) or (hires is not None and draws[1] == 0):
+            raise ValueError(f"chosen = {shown(part)} is not {RANGE}")
         if seed is None:
             in_order.append(draws)
-        elif by_seed.setdefault(seed, draws) != draws:
-            raise ValueError(f"chosen = {part!r} contradicts another draw of the same seed")
+            continue
+        key = str(int(seed)) + (f"+{int(variation)}" if variation else "")
+        if by_seed.setdefault(key, draws) != draws:
+            raise ValueError(f"chosen = {shown(part)} contradicts another draw of the same seed")
     if by_seed and in_order:
-        raise ValueError(f"chosen = {text[:80]!r} mixes draws with their seeds and draws without")
+        raise ValueError(f"chosen = {shown(text)} mixes draws with their seeds and draws without")
     return _Chosen(by_seed, in_order)

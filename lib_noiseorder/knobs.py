@@ -66,12 +66,11 @@ class Knob:
         return self.kind(value)
 
     def _checked_text(self, value: Any, check: Callable[[str], str]) -> str:
-        if isinstance(value, int) and not isinstance(value, bool):  # a draw number, as programs send it
-            value = str(value)
-        if not isinstance(value, str):
+        draw_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1000  # as programs send it
+        if not (isinstance(value, str) or draw_number):
             raise SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {shown(value)} is not {self.range}")
         try:
-            return check(value)
+            return check(str(value))
         except ValueError as error:
             raise SettingsError(f"{INFOTEXT_PREFIX}: {error}") from None
 

@@ -92,23 +92,23 @@ class Model(Protocol):
         """Model evaluations per picture that `predict_pair` costs; 2 as a rule."""
         ...
 
-    def start(self, noise: Tensor) -> Tensor:
+    def start(self, noise: Tensor, /) -> Tensor:
         """The sampler's first noisy latent, at `sampler_levels[0]`, for unit-variance noise; img2img adds its picture here."""
         ...
 
-    def noisy(self, noise: Tensor, level: NoiseLevel) -> Tensor:
+    def noisy(self, noise: Tensor, level: NoiseLevel, /) -> Tensor:
         """Unit-variance noise shown as if it were the latent of that level; in img2img the picture under it."""
         ...
 
-    def level_at(self, timestep: float) -> NoiseLevel:
+    def level_at(self, timestep: float, /) -> NoiseLevel:
         """The level at a key timestep, a fraction of the model's noise schedule in [0, 1]."""
         ...
 
-    def nearest_level(self, noise_share: float) -> NoiseLevel:
+    def nearest_level(self, noise_share: float, /) -> NoiseLevel:
         """The model's level whose noise share is nearest."""
         ...
 
-    def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> Sequence[Tensor]:
+    def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel], /) -> Sequence[Tensor]:
         """The clean latents x0 that the model predicts with the prompt, one per noisy latent at its level.
 
         Args:
@@ -117,7 +117,7 @@ class Model(Protocol):
         """
         ...
 
-    def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+    def predict_pair(self, x: Tensor, level: NoiseLevel, /) -> tuple[Tensor, Tensor]:
         """x0 with the prompt and x0 without (with the negative prompt), as the sampler asks for them."""
         ...
 

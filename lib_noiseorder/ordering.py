@@ -15,7 +15,7 @@ from .formulas import aggregate, erase, inject, inject_calibrated, key_timesteps
 from .model import Draw, Model, along_noise
 from .plans import SelectionPlan, noise_scale_for, plan_for
 from .questions import SILENT, Observer, Questions
-from .report import OrderedNoise, Report
+from .report import OrderedNoise, Report, in_one_line
 from .selection import select
 from .settings import CUSTOM, KNOB, NoiseOrderSettings
 from .tensors import correlation, mean_and_std, to_compute
@@ -113,7 +113,7 @@ def choose(
         if model is None:
             report.skip("selection", "no model to ask")
         else:
-            result = _selected(settings, scaled, noise, model, report, observer)
+            result = _selected(settings, scaled, noise, model, report, observer, any(given))
     if any(given):
         report.chosen = [draw or kept for draw, kept in zip(given, report.chosen or [0] * len(noise))]
         result = torch.stack([scaled(draw)[row] if draw else result[row] for row, draw in enumerate(given)])
@@ -122,7 +122,13 @@ def choose(
 
 
 def _selected(
-    settings: NoiseOrderSettings, scaled: Draw, first: Tensor, model: Model, report: Report, observer: Observer
+    settings: NoiseOrderSettings,
+    scaled: Draw,
+    first: Tensor,
+    model: Model,
+    report: Report,
+    observer: Observer,
+    others_are_named: bool,
 ) -> Tensor:
     plan = _plan(settings, model)
     if settings.selection_draws == 1:
@@ -131,7 +137,13 @@ def _selected(
     if plan.draws == 1:
         report.skip("selection", "the sampler takes too few steps for a comparison within its cost limit")
         return first
-    noise = select(plan, scaled, model, report, observer).noise
+    try:
+        noise = select(plan, scaled, model, report, observer).noise
+    except Exception as error:
+        if not others_are_named:
+            raise
+        report.skip("selection", in_one_line(error))  # the pictures whose draws are named do not lose them
+        return first
     return noise if report.chosen else first
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from .formulas import KeyTimestep
 from .model import Model, NoiseLevel
 from .report import Report
-from .tensors import require_same_shape
+from .tensors import require_floating, require_same_shape
 
 
 class Observer:
@@ -32,7 +32,7 @@ class Questions:
     """A model whose evaluations are counted in a report.
 
     Raises:
-        ValueError: a prediction of another shape than its latent. What the host raises passes through.
+        ValueError: another number of predictions than of latents, or one of another shape. What the host raises passes through.
     """
 
     def __init__(self, model: Model, report: Report, observer: Observer, what: str, total: int):
@@ -47,26 +47,35 @@ class Questions:
     def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
         """x0 with the prompt for every latent [B, …] at its level, as many in one call as the model takes."""
         at_once, answers = self.model.latents_per_call, []
+        if at_once < 1:
+            raise ValueError(f"latents_per_call must be at least 1, got {at_once}")
         for start in range(0, len(latents), at_once):
             part = slice(start, start + at_once)
             self._announce(len(latents[part]))
-            predictions = self.model.predict(latents[part], levels[part])
+            predictions = _checked("predict", self.model.predict(latents[part], levels[part]), latents[part])
             self._report.evaluations += len(predictions) * self.model.cond_evaluations
-            answers += [_checked(prediction, x) for prediction, x in zip(predictions, latents[part], strict=True)]
+            answers += predictions
         return answers
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         """x0 with the prompt and without."""
         self._announce(1)
-        cond, uncond = self.model.predict_pair(x, level)
+        cond, uncond = _checked("predict_pair", self.model.predict_pair(x, level), [x, x])
         self._report.evaluations += self.model.pair_evaluations
-        return _checked(cond, x), _checked(uncond, x)
+        return cond, uncond
 
     def _announce(self, questions: int) -> None:
         self._asked += questions
         self.observer.asking(self._what, self._asked, self._total)
 
 
-def _checked(prediction: Tensor, x: Tensor) -> Tensor:
-    require_same_shape("prediction", prediction, "noise", x)
-    return prediction
+def _checked(question: str, predictions: Sequence[Tensor], latents: Sequence[Tensor]) -> list[Tensor]:
+    """One prediction per latent, of its shape."""
+    if not isinstance(predictions, (list, tuple)) and not isinstance(predictions, Tensor):
+        raise ValueError(f"{question} must give a list of {len(latents)} predictions, not {type(predictions).__name__}")
+    if isinstance(predictions, Tensor) or len(predictions) != len(latents):
+        raise ValueError(f"{question} gave {len(predictions)} predictions for {len(latents)} latents")
+    for prediction, x in zip(predictions, latents):
+        require_floating("prediction", prediction)
+        require_same_shape("prediction", prediction, "noise", x)
+    return list(predictions)

@@ -55,6 +55,11 @@ class Report:
         self.saved_evaluations = evaluations
 
 
+def in_one_line(error: Exception) -> str:
+    """An exception for a report and an infotext."""
+    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
+
+
 @dataclass(frozen=True)
 class OrderedNoise:
     noise: Tensor

@@ -158,8 +158,7 @@ class NoiseOrderSettings:
     chosen: str = setting(
         "",
         "Chosen",
-        "Draws that were chosen before, as a picture's infotext names them (seed:draw): these seeds get them again, and "
-        "nothing is compared for them.",
+        "Which draw a seed gets without comparing: seed:draw. Pasting a picture's infotext fills it in.",
         check=chosen_setting.check, form=chosen_setting.RANGE,
     )  # fmt: skip
 
@@ -250,18 +249,30 @@ class NoiseOrderSettings:
         if isinstance(infotext, str):
             infotext = _parameters(infotext)
         named = {knob.name: knob.parsed(infotext[knob.infotext_key]) for knob in KNOBS if knob.infotext_key in infotext}
-        draws = chosen_setting.entry(named.get("chosen", ""), str(infotext.get(HIRES_CHOSEN, "")))
-        if draws:
-            seeds = (str(infotext.get(key, "")) for key in ("Seed", "Variation seed"))
-            named["chosen"] = KNOB["chosen"].checked(chosen_setting.with_seed(draws, *seeds))
-        return cls(**named)
+        return cls(**{**named, "chosen": chosen_in(infotext)})
+
+
+def chosen_in(infotext: Mapping[str, Any]) -> str:
+    """The setting `chosen` that an infotext's parameters stand for: the picture's draws, tied to its seed.
+
+    Raises:
+        SettingsError: they cannot be read.
+    """
+    keys = CHOSEN, HIRES_CHOSEN, "Seed", "Variation seed"
+    return KNOB["chosen"].checked(chosen_setting.of_infotext(*(str(infotext.get(key, "")).strip() for key in keys)))
 
 
 def _parameters(infotext: str) -> dict[str, str]:
-    """Our parameters in an infotext; the hosts write values that have a comma or a colon in them as JSON strings."""
-    keys = rf"{INFOTEXT_PREFIX}[^:,]*|Seed|Variation seed"
-    found = re.findall(rf'(?:^|, )({keys}): ("(?:[^"\\]|\\.)*"|[^,\n]+)', infotext, re.MULTILINE)
-    return {key: json.loads(value) if value.startswith('"') else value for key, value in found}
+    """The parameters in an infotext's last line; the hosts write values with a comma or a colon in them as JSON strings."""
+    found = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)', infotext.strip().rsplit("\n", 1)[-1])
+    return {key: _unquoted(value) for key, value in found}
+
+
+def _unquoted(value: str) -> str:
+    try:
+        return str(json.loads(value)) if value.startswith('"') else value.strip()
+    except ValueError:
+        return value
 
 
 def _contradiction(preset: str, name: str, value: Any) -> SettingsError:

@@ -18,7 +18,7 @@ from ..answers import Answers, foreign_say
 from ..chosen import check_without_seeds
 from ..model import NoiseLevel
 from ..ordering import order_noise
-from ..report import OrderedNoise, Report
+from ..report import OrderedNoise, Report, in_one_line
 from ..settings import (
     CUSTOM,
     INFOTEXT_PREFIX,
@@ -55,7 +55,7 @@ class NoiseOrderNode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"model": ("MODEL",), **{knob.name: node_input(knob) for knob in NODE_KNOBS}}}
+        return {"required": {"model": ("MODEL",)}, "optional": {knob.name: node_input(knob) for knob in NODE_KNOBS}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, **values: Any) -> bool | str:
@@ -133,35 +133,36 @@ def sampler_wrapper(settings: NoiseOrderSettings) -> Callable[..., Tensor]:
         if not _is_noise(noise):
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, *rest, **more)
         options = extra_args["model_options"]
-        model = GuidedModel(executor.class_obj, guider, sigmas, options, latent_image)
-        ordered = _ordered(settings, noise, model)
-        if ordered.report.reusable_evaluations:
+        model, ordered = _ordered(settings, noise, executor.class_obj, guider, sigmas, options, latent_image)
+        if model is not None and ordered.report.reusable_evaluations:
             extra_args = {**extra_args, "model_options": {**options, _CALCULATE: model.answered}}
         sampled = executor(guider, sigmas, extra_args, callback, ordered.noise, latent_image, *rest, **more)
-        ordered.report.reused(model.answers.reused // len(noise))
+        if model is not None:
+            ordered.report.reused(model.answers.reused // len(noise))
         _tell(ordered.report)
         return sampled
 
     return sample
 
 
-def _ordered(settings: NoiseOrderSettings, noise: Tensor, model: GuidedModel) -> OrderedNoise:
-    """The ordered noise; the host's own if that fails, and the report says why."""
+def _ordered(settings: NoiseOrderSettings, noise: Tensor, *sampling: Any) -> tuple[GuidedModel | None, OrderedNoise]:
+    """The model and the ordered noise; no model and the host's own noise if that fails, and the report says why."""
     import comfy.model_management
 
     try:
+        model = GuidedModel(*sampling)
         unknown = model.why_unknown()
         ordered = order_noise(settings, further_draws(noise), None if unknown else model)
         if unknown:
             ordered.report.skip("selection and injection", unknown)
-        return ordered
+        return model, ordered
     except comfy.model_management.InterruptProcessingException:
         raise
     except Exception as error:
         _log.exception("%s: failed, the picture is made all the same", INFOTEXT_PREFIX)
         report = Report.before(noise)
-        report.skip("everything", f"{type(error).__name__}: {error}".splitlines()[0])
-        return OrderedNoise(noise, report)
+        report.skip("everything", in_one_line(error))
+        return None, OrderedNoise(noise, report)
 
 
 def _is_noise(noise: Any) -> bool:
@@ -279,7 +280,7 @@ class GuidedModel:
         import comfy.samplers
 
         conds, x, sigma = args["conds"], args["input"], args["sigma"]
-        known = [None if cond is None else self.answers.recall((float(sigma[0]), cond), x) for cond in conds]
+        known = [None if cond is None else self._recalled((float(sigma[0]), cond), x) for cond in conds]
         if all(answer is None for answer in known):
             self.answers.forget()
         unknown = [cond if answer is None else None for cond, answer in zip(conds, known)]
@@ -288,3 +289,9 @@ class GuidedModel:
         else:
             asked = [torch.zeros_like(x) for _ in conds]  # what the host gives for a conditioning that is None
         return [answer if answer is not None else other for answer, other in zip(known, asked)]
+
+    def _recalled(self, question: Any, x: Tensor) -> Tensor | None:
+        try:
+            return self.answers.recall(question, x)
+        except Exception:  # asking again costs time only
+            return None

@@ -41,14 +41,14 @@ class OrderedTrellis:
     def __init__(self, pipeline: Any, settings: NoiseOrderSettings):
         self.reports: list[Report] = []
         self._settings = settings
-        self._pictures = 0
+        self._draws: list[int] = []
         samplers = [getattr(pipeline, name) for name in SAMPLERS]
         self._restore = [shadow(sampler, "sample", functools.partial(self._sample, sampler)) for sampler in samplers]
 
     @property
     def chosen(self) -> str:
-        """What the setting `chosen` has to be for the same draws again."""
-        return " ".join(str(draw) for report in self.reports for draw in report.chosen)
+        """What the setting `chosen` has to be for the same draws again; "" where none was chosen."""
+        return " ".join(map(str, self._draws)) if any(self._draws) else ""
 
     def undo(self) -> None:
         """Give the samplers their own functions back; a second time changes nothing."""
@@ -78,9 +78,9 @@ class OrderedTrellis:
         return original(model, noise, *args, **kwargs)
 
     def _ordered(self, first: Tensor, model: FlowModel) -> Tensor:
-        chosen = part_of(self._settings.chosen, self._pictures, len(first))
-        self._pictures += len(first)
+        chosen = part_of(self._settings.chosen, len(self._draws), len(first))
         ordered = order_noise(dataclasses.replace(self._settings, chosen=chosen), further_draws(first), model)
+        self._draws += ordered.report.chosen or [0] * len(first)
         self.reports.append(ordered.report)
         return ordered.noise
 

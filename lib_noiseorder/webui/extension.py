@@ -9,10 +9,10 @@ from typing import Any
 from fastapi import HTTPException
 from modules import errors
 
-from ..chosen import chosen_draws
 from ..settings import ERROR, INFOTEXT_PREFIX, NoiseOrderSettings, SettingsError
 from .job import outcome, plain_copies, sheets
 from .job.inner_passes import is_inner_pass
+from .job.named_draws import NamedDraws
 from .job.session import Session, forget
 from .panel import grid_axes
 
@@ -23,6 +23,7 @@ def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:
     The hosts log and swallow what a hook raises, so the job's own `init`, which runs next, raises it.
     """
     outcome.forget(p)
+    NamedDraws.forget(p)
     sheets.taken(p)
     try:
         _settings(p, args)
@@ -52,10 +53,9 @@ def start_batch(p: Any, args: Sequence[Any]) -> None:
         return
     inner = is_inner_pass(p)
     if settings.enabled and (settings.inner_passes or not inner):
-        replays = not inner and not _collects_pictures(p)
-        if not replays:
+        if inner:  # it has its picture's seed, and chooses for itself
             settings = dataclasses.replace(settings, chosen="")
-        Session(settings, names_choice=replays).arm(p)
+        Session(settings, names_choice=not inner and not _collects_pictures(p)).arm(p)
 
 
 def before_sampling(p: Any) -> None:
@@ -80,6 +80,7 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
         switch: where in the job's script arguments our first one stands.
     """
     outcome.forget(p)
+    NamedDraws.forget(p)
     shown = sheets.taken(p)
     try:
         settings = _settings(p, args)
@@ -102,10 +103,7 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
 
 def _settings(p: Any, args: Sequence[Any]) -> NoiseOrderSettings:
     settings = grid_axes.in_cell(p, NoiseOrderSettings.from_args(args))
-    try:
-        chosen_draws(settings.chosen, pictures=0, seeds=[])
-    except ValueError as error:
-        raise SettingsError(f"{INFOTEXT_PREFIX}: {error}") from None
+    grid_axes.check_with_seeds(settings.chosen)
     return settings
 
 

@@ -29,8 +29,9 @@ WORKFLOW = Path(__file__).resolve().parents[2] / "docs/comfyui-workflow.json"
 
 
 def test_inputs_are_made_from_the_knobs():
-    inputs = NoiseOrderNode.INPUT_TYPES()["required"]
-    assert list(inputs) == ["model", *(knob.name for knob in KNOBS if knob.name not in OF_THE_WEBUI)]
+    assert list(NoiseOrderNode.INPUT_TYPES()["required"]) == ["model"]
+    inputs = NoiseOrderNode.INPUT_TYPES()["optional"]
+    assert list(inputs) == [knob.name for knob in KNOBS if knob.name not in OF_THE_WEBUI]
     assert set(OF_THE_WEBUI) <= set(KNOB)
     assert inputs["preset"][1]["default"] == RECOMMENDED and inputs["enabled"][1]["default"] is True
     assert inputs["erasure_samples"][0] == "INT" and inputs["erasure_samples"][1]["max"] == 64
@@ -41,14 +42,14 @@ def test_inputs_are_made_from_the_knobs():
 
 
 def test_a_fresh_node_is_valid_and_a_bad_value_is_named():
-    defaults = {name: entry[1]["default"] for name, entry in NoiseOrderNode.INPUT_TYPES()["required"].items() if len(entry) > 1}
+    defaults = {name: entry[1]["default"] for name, entry in NoiseOrderNode.INPUT_TYPES()["optional"].items()}
     assert NoiseOrderNode.VALIDATE_INPUTS(**defaults) is True
     assert "strength = 9 is not a number from -2 to 2" in NoiseOrderNode.VALIDATE_INPUTS(**{**ON, "strength": 9})
     assert NoiseOrderNode.VALIDATE_INPUTS(**{**ON, "strength": None}) is True, "linked inputs are not known beforehand"
 
 
 def test_inputs_left_alone_follow_the_preset_and_touched_ones_must_agree_with_it():
-    fresh = {name: entry[1]["default"] for name, entry in NoiseOrderNode.INPUT_TYPES()["required"].items() if len(entry) > 1}
+    fresh = {name: entry[1]["default"] for name, entry in NoiseOrderNode.INPUT_TYPES()["optional"].items()}
     for preset in PRESETS:
         settings = node_settings({**fresh, "preset": preset})
         assert {name: getattr(settings, name) for name in PRESETS[preset]} == PRESETS[preset]
@@ -78,7 +79,7 @@ def test_an_old_comfyui_is_told():
 def test_the_workflow_names_the_node_and_every_input():
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     node = next(node for node in workflow["nodes"] if node["type"] == "NoiseOrder")
-    defaults = [entry[1]["default"] for entry in NoiseOrderNode.INPUT_TYPES()["required"].values() if len(entry) > 1]
+    defaults = [entry[1]["default"] for entry in NoiseOrderNode.INPUT_TYPES()["optional"].values()]
     assert node["widgets_values"] == defaults
 
 
@@ -265,6 +266,12 @@ def test_a_question_that_fails_costs_the_effect_and_the_next_run_is_as_ever(host
     with pytest.raises(comfyui.Failed, match="fails here"):  # the sampler's own call
         host.run(graph("sd15", ON, fail_at=5))
     assert torch.equal(sampled(host, graph("sd15", None))[0], plain)
+
+
+def test_a_graph_may_leave_inputs_out(host):
+    latent, _ = sampled(host, graph("sd15", {"preset": "Paper"}))
+    assert torch.equal(latent, sampled(host, graph("sd15", {**ON, "preset": "Paper"}))[0])
+    assert not torch.equal(latent, sampled(host, graph("sd15", None))[0])
 
 
 def test_a_choice_that_does_not_fit_the_batch_costs_the_effect_and_is_told(host):

@@ -6,6 +6,7 @@ NOISEORDER_TRELLIS names the folder of a checkout; without it an installed packa
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import types
 from pathlib import Path
@@ -217,6 +218,23 @@ def test_a_choice_is_replayed_run_after_run_without_a_question(trellis, pipeline
     assert [report.evaluations for report in again.reports] == [0, 0, 0] and fewer < asked
     with pytest.raises(ValueError, match="names seeds"):
         order_trellis(pipeline, {"chosen": "5:3"})
+    with pytest.raises(ValueError, match="lists 3 draws for at least 4 pictures"):
+        both({**automatic, "chosen": "1 2 3"})
+
+
+def test_a_run_that_compared_nothing_is_replayed_as_such(pipeline, structure):
+    sampler, short = pipeline.sparse_structure_sampler, {**PARAMETERS, "steps": 1}
+    long = {**PARAMETERS, "steps": 16}
+
+    def runs(settings):
+        with order_trellis(pipeline, settings) as ordered:
+            return [
+                sampler.sample(structure, dense(), **conditions(), **call).samples for call in (long, short)
+            ], ordered.chosen
+
+    first, chosen = runs({"preset": "Automatic"})
+    again, _ = runs({"preset": "Automatic", "chosen": chosen})
+    assert re.fullmatch(r"[1-9] 0", chosen) and all(map(torch.equal, first, again))
 
 
 def test_the_global_random_state_is_untouched(pipeline, structure):

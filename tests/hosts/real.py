@@ -90,8 +90,10 @@ class Server(ServerProcess):
         """
         self.name, self.path = name, folder(name)
         (data / "extensions").mkdir(parents=True)
-        for extension in (REPOSITORY / "tests/hosts/counter", *([REPOSITORY] if with_extension else []), *also):
+        for extension in (REPOSITORY / "tests/hosts/counter", *also):
             (data / "extensions" / extension.name).symlink_to(extension)
+        if with_extension:  # under one name whatever the checkout's folder is called: hosts go by the names' order
+            (data / "extensions" / "noise-order").symlink_to(REPOSITORY)
         (data / "models").symlink_to(self.path / "models")
         python = os.environ.get(f"NOISEORDER_{name}_PYTHON", str(self.path / "venv/bin/python"))
         flags = shlex.split(os.environ.get(f"NOISEORDER_{name}_FLAGS", FLAGS[name]))

@@ -243,6 +243,16 @@ def test_draws_and_predictions_of_unequal_shapes_are_refused():
     host = Host(torch.ones(2, 4, 8, 8))
     with pytest.raises(ValueError, match="draw 2 has shape"):
         select(plan(), lambda k: torch.randn(2, 4, 8, 8 + k - 1), host)
+    for answers, says in (
+        (lambda x: [x[0]] * 2, "predict gave 2 predictions for 1 latents"),
+        (lambda x: [], "predict gave 0 predictions for 1"),
+        (lambda x: None, "predict must give a list of 1 predictions, not NoneType"),
+        (lambda x: [None], "prediction must be a floating-point tensor"),
+    ):
+        odd = Host(torch.ones(2, 4, 8, 8), guidance=1.0)
+        odd.predict = lambda latents, levels, answers=answers: answers(latents)
+        with pytest.raises(ValueError, match=says):
+            select(plan(), draws_of((4, 8, 8), [1, 2]), odd)
     host.targets = torch.ones(2, 2, 4, 8, 8)
     with pytest.raises(ValueError, match="prediction has shape"):
         select(plan(), lambda k: torch.randn(2, 4, 8, 8), host)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...answers import Answers
 from ...ordering import choose, erased_candidate, inject_semantics, starting_from_a_picture
-from ...report import Report
+from ...report import Report, in_one_line
 from ...settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
 from ..model.checkpoint import checkpoint_of
 from ..model.host_model import HostModel
@@ -45,6 +45,7 @@ class SamplerPass:
         self._settings = settings
         self._sheet = sheet
         self._answers: Answers | None = None
+        self._chosen: Tensor | None = None
         draw_more = extra_draws(host_rng)
         self._draw = lambda k: first if k == 1 else draw_more(k)
 
@@ -76,12 +77,14 @@ class SamplerPass:
                 ordered = inject_semantics(settings, unit, None, self.report).noise
             if self._sheet:
                 self._sheet.add_noise("noise after", ordered)
-            if ordered is not unit:
-                noise = ordered * multiplier if multiplier != 1 else ordered
         except Interrupted:
-            self.report.skip(" and ".join(asked_for), "interrupted")
+            ordered = self._as_far_as_it_came(unit)
+            self.report.skip(self._missing(asked_for), "interrupted")
         except Exception as error:
-            self._skip(" and ".join(asked_for) or "noise scale", error)
+            ordered = self._as_far_as_it_came(unit)
+            self._skip(self._missing(asked_for), error)
+        if ordered is not unit:
+            noise = ordered * multiplier if multiplier != 1 else ordered
         return noise
 
     @contextmanager
@@ -109,13 +112,21 @@ class SamplerPass:
         def candidate(k: int) -> Tensor:
             return unit if k == 1 else erased_candidate(settings, self._draw, k)[: len(unit)].to(unit)
 
-        noise = choose(settings, candidate, model, report, seeds=self._seeds, observer=watching)
+        noise = self._chosen = choose(settings, candidate, model, report, seeds=self._seeds, observer=watching)
         if report.reusable_evaluations:
             self._answers = model.answers
         ordered = inject_semantics(settings, noise, model, report, observer=watching).noise
         if self._sheet and report.correlation is not None:
             self._sheet.add("injected", _unit(ordered / settings.noise_scale - noise))
         return ordered
+
+    def _as_far_as_it_came(self, unit: Tensor) -> Tensor:
+        """What is left when something fails: the noise that was chosen, as the report says, or the erased one."""
+        return unit if self._chosen is None else self._chosen
+
+    def _missing(self, asked_for: list[str]) -> str:
+        done = () if self._chosen is None else ("selection",)
+        return " and ".join(name for name in asked_for if name not in done) or "noise scale"
 
     def _answering(self, p: Any) -> AbstractContextManager[None]:
         if self._answers is None:
@@ -128,12 +139,7 @@ class SamplerPass:
 
     def _skip(self, what: str, error: Exception) -> None:
         errors.report(f"{INFOTEXT_PREFIX}: {what} failed, the picture is made all the same", exc_info=True)
-        self.report.skip(what, reason_of(error))
-
-
-def reason_of(error: Exception) -> str:
-    """An exception in one line, for the infotext."""
-    return f"{type(error).__name__}: {error}".strip().splitlines()[0][:160]
+        self.report.skip(what, in_one_line(error))
 
 
 def _chooses(settings: NoiseOrderSettings) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...answers import Restore, shadow
 from ...chosen import of_hires_pass
-from ...report import Report
+from ...report import Report, in_one_line
 from ...settings import (
     CHOSEN,
     EVALUATIONS,
@@ -24,8 +24,9 @@ from ...settings import (
     NoiseOrderSettings,
 )
 from ..model.probe import Sampling
+from .named_draws import NamedDraws
 from .outcome import complaint, note_batch
-from .sampler_pass import SamplerPass, reason_of
+from .sampler_pass import SamplerPass
 from .sheets import Sheet
 
 _ON_JOB = "_noise_order_session"
@@ -171,7 +172,7 @@ class Session:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _give_up(self, error: Exception) -> None:
-        self._failure = reason_of(error)
+        self._failure = in_one_line(error)
         errors.report(f"{INFOTEXT_PREFIX}: failed, the picture is made all the same", exc_info=True)
 
     def _replace_once(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
@@ -189,24 +190,17 @@ class Session:
 
     def _write(self, p: Any) -> None:
         report = self.report
-        parameters = {**self.settings.to_infotext(), **outcome_infotext(report)}
-        if not self._names_choice:
-            parameters.pop(CHOSEN, None)
-        else:
-            for key, one in ((CHOSEN, self._first), (HIRES_CHOSEN, self._hires)):
-                if one is not None and any(one.report.chosen):
-                    parameters[key] = _per_picture(one.report.chosen)
+        parameters: dict[str, Any] = {**self.settings.to_infotext(), **outcome_infotext(report)}
+        parameters.pop(CHOSEN, None)  # a picture names its own draw, not what was wished for others
+        for key, one in ((CHOSEN, self._first), (HIRES_CHOSEN, self._hires)):
+            if one is not None and any(one.report.chosen) and self._names_choice:
+                parameters[key] = NamedDraws.of(p, key).note(p, one.report.chosen)
         p.extra_generation_params.update(parameters)
         for reason in report.skipped:
             if reason not in self._told:
                 self._told.add(reason)
                 print(f"{INFOTEXT_PREFIX}: skipped {reason}")
                 p.comment(complaint(f"skipped {reason}"))
-
-
-def _per_picture(chosen: list[int]) -> list[int | None] | int:
-    """The hosts give every picture its own entry of a list, and leave None out; a video is many pictures of one noise."""
-    return [draw or None for draw in chosen] if len(chosen) > 1 else chosen[0]
 
 
 def outcome_infotext(report: Report) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from fastapi import HTTPException
 from modules import scripts
 
-from ...settings import INFOTEXT_PREFIX, KNOBS, Knob, NoiseOrderSettings
+from ...chosen import chosen_draws
+from ...settings import INFOTEXT_PREFIX, KNOBS, Knob, NoiseOrderSettings, SettingsError
 
 _ON_JOB = "_noise_order_axes"
 _MODULES = ("xyz_grid.py", "scripts.xyz_grid")
@@ -38,6 +40,17 @@ def in_cell(p: Any, settings: NoiseOrderSettings) -> NoiseOrderSettings:
     return settings.changed(**{"enabled": True, **turned}) if turned else settings
 
 
+def check_with_seeds(chosen: str) -> None:
+    """
+    Raises:
+        SettingsError: the setting lists several draws without their seeds.
+    """
+    try:
+        chosen_draws(chosen, pictures=0, seeds=[])
+    except ValueError as error:
+        raise SettingsError(f"{INFOTEXT_PREFIX}: {error}") from None
+
+
 def forget_cell(p: Any) -> None:
     vars(p).pop(_ON_JOB, None)
 
@@ -49,8 +62,13 @@ def _axis(make: Callable[..., Any], knob: Knob) -> Any:
         setattr(p, _ON_JOB, {**getattr(p, _ON_JOB, {}), knob.name: value})
 
     def check(p: Any, values: list[Any]) -> None:
-        for value in values:
-            knob.checked(value)
+        try:
+            for value in values:
+                checked = knob.checked(value)
+                if knob.name == "chosen":
+                    check_with_seeds(checked)
+        except SettingsError as error:
+            raise (HTTPException(422, str(error)) if getattr(p, "is_api", False) else error) from None
 
     return make(
         f"[{INFOTEXT_PREFIX}] {knob.label}",

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
-from ...settings import CUSTOM, KNOB, KNOBS, PRESETS, RECOMMENDED, Knob, NoiseOrderSettings, SettingsError
+from ...settings import CUSTOM, KNOB, KNOBS, PRESETS, RECOMMENDED, Knob, NoiseOrderSettings, SettingsError, chosen_in
 from .cost_table import cost_table
 from .presets import SAVED, PresetError, SavedPresets
 
@@ -58,10 +58,10 @@ class Panel:
         self._menu = self._preset_menu(preset)
         made[preset.name] = self._component(preset, visible=False)
         self._cost, self._complaint = self._line("cost", "status"), self._line("complaint", "alert")
-        glance = [knob for knob in rest if not knob.advanced]
-        made.update((knob.name, self._component(knob)) for knob in glance if knob.kind is not bool and not knob.check)
+        basic = [knob for knob in rest if not knob.advanced]
+        made.update((knob.name, self._component(knob)) for knob in basic if knob.kind is not bool and not knob.check)
         with gr.Row(elem_id=self._elem_id("ticks_row")):
-            made.update((knob.name, self._component(knob)) for knob in glance if knob.kind is bool)
+            made.update((knob.name, self._component(knob)) for knob in basic if knob.kind is bool)
         with gr.Row(elem_id=self._elem_id("chosen_row")):
             made["chosen"] = _not_in_ui_config(self._component(KNOB["chosen"]))
             self._forget = self._button("Choose again", "forget")
@@ -190,10 +190,12 @@ def _pasted(knob: Knob) -> Callable[[dict[str, Any]], Any]:
 
     def value(parameters: dict[str, Any]) -> Any:
         try:
+            if knob.name == "chosen":
+                return chosen_in(parameters)
             if knob.infotext_key in parameters:
-                return getattr(NoiseOrderSettings.from_infotext(parameters), knob.name)
-        except SettingsError:
-            pass
+                return knob.parsed(parameters[knob.infotext_key])
+        except SettingsError as error:
+            print(f"{error}; the rest of the infotext is pasted")
         return {"enabled": False, "chosen": ""}.get(knob.name)
 
     return value

@@ -82,7 +82,12 @@ def quote(value):
 def infotext(p, index):
     parameters = {"Steps": p.steps, "Sampler": p.sampler_name, "CFG scale": p.cfg_scale, "Seed": p.seeds[index]}
     for key, value in p.extra_generation_params.items():
-        parameters[key] = value[index] if isinstance(value, list) else value
+        if callable(value):  # with everything that is known about the picture, as the hosts do
+            value = value(p=p, all_seeds=p.seeds, all_subseeds=p.subseeds, index=index, use_main_prompt=False)
+        elif isinstance(value, list):
+            value = value[index]
+        if value is not None:
+            parameters[key] = value
     return p.prompt + "\n" + ", ".join(f"{key}: {quote(value)}" for key, value in parameters.items())
 
 
