@@ -123,6 +123,26 @@ def test_img2img_is_replayed(host):
     assert difference(again, first) <= max(1, host.img2img_noise) and again["Noise Order evaluations"] == "0"
 
 
+@pytest.mark.real_host
+def test_a_grid_names_the_draw_of_the_seed_that_it_names(host):
+    job = {**host.defaults(), "steps": 20, "n_iter": 3, "save_images": True, **AUTOMATIC}
+    grid, *texts = json.loads(host.server.post("/sdapi/v1/txt2img", job)["info"])["infotexts"]
+    drawn = [re.search(r"Noise Order chosen: (\d+)", text)[1] for text in (grid, *texts)]
+    assert len(texts) == 3 and len(set(drawn[1:])) > 1, "equal draws prove nothing"
+    assert re.search(r"Seed: (\d+)", grid)[1] == re.search(r"Seed: (\d+)", texts[0])[1] and drawn[0] == drawn[1]
+
+
+@pytest.mark.real_host
+def test_a_script_in_img2img_replays_what_is_named_and_names_nothing_itself(host):
+    picture = {"seed": 4, "steps": 20, "denoising_strength": 0.8, "init_images": [encoded(grey_picture(host.size))]}
+    script = {"script_name": "Prompts from file or textbox", "script_args": [False, False, "start", host.prompt]}
+    both = {**picture, "prompt": f"{host.prompt} {host.prompt}"}  # the script puts its line before the prompt
+    wanted = host.img2img(**both, **noise_order(preset="Automatic", chosen="4:5"))
+    named = host.img2img(**picture, **script, **noise_order(preset="Automatic", chosen="4:5"))
+    assert difference(named, wanted) <= max(1, host.img2img_noise) and named["Noise Order evaluations"] == "0"
+    assert named["Noise Order chosen"] is None and wanted["Noise Order chosen"] == "5"
+
+
 def test_what_cannot_be_read_is_refused_in_one_message(host):
     for text, says in (("5:x", "chosen = '5:x' is not seed:draw"), ("3 1", "without their seeds"), ("5:1 5:2", "contradicts")):
         with pytest.raises(Refused, match=says) as refused:
