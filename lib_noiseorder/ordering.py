@@ -116,7 +116,8 @@ def choose(
             result = _selected(settings, scaled, noise, model, report, observer, any(given))
     if any(given):
         report.chosen = [draw or kept for draw, kept in zip(given, report.chosen or [0] * len(noise))]
-        result = torch.stack([scaled(draw)[row] if draw else result[row] for row, draw in enumerate(given)])
+        named = {draw: scaled(draw) for draw in set(given) if draw}
+        result = torch.stack([named[draw][row] if draw else result[row] for row, draw in enumerate(given)])
     report.seconds += time.perf_counter() - started
     return result
 

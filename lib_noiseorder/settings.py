@@ -77,7 +77,7 @@ class NoiseOrderSettings:
         CUSTOM,
         "Preset",
         "Automatic: the best of several noises of the seed, for up to 40 % more evaluations; helps flow models and some eps "
-        "models. Light: the better of two, for two or three evaluations; helps some eps models. Paper: the formulas to the "
+        "models. Light: the better of two, for two to four evaluations; helps some eps models. Paper: the formulas to the "
         "letter. Custom: the controls below.",
         choices=tuple(PRESETS),
     )
