@@ -133,7 +133,7 @@
 
     // -- what happened -----------------------------------------------------------------------------------------------
 
-    // The host brings our lines along with the pictures, among its comments below them.
+    // The host brings our lines along with the pictures, among its comments below them: as text, so only a mark can tell them.
     function outcome(tab) {
         const log = element(`html_log_${tab}`);
         const texts = log ? [...log.querySelectorAll(".comments")].flatMap((holder) => [...holder.childNodes]) : [];

@@ -48,9 +48,16 @@ class Answers:
         self._known.append((question, x, answer))
 
     def recall(self, question: Any, x: Tensor) -> Tensor | None:
-        """The remembered answer, its rows from wherever they are known; None if one of them is not."""
+        """The remembered answer, its rows from wherever they are known; None if one of them is not, or on any trouble:
+        asking again costs time only."""
+        try:
+            return self._recalled(question, x)
+        except Exception:
+            return None
+
+    def _recalled(self, question: Any, x: Tensor) -> Tensor | None:
         alike = [(seen, answer) for asked, seen, answer in self._known if seen.shape == x.shape and _same(asked, question)]
-        rounding = max(self._rounding, 2 * torch.finfo(x.dtype).eps) if x.dtype != torch.float32 else self._rounding
+        rounding = max(self._rounding, 2 * torch.finfo(x.dtype).eps)
         rows = []
         for index, row in enumerate(x):
             limit = rounding * row.abs().max()
@@ -85,10 +92,7 @@ class Answers:
         """Answer owner.name from memory until the first question that is not remembered."""
 
         def answer(original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            try:
-                found = self.recall((args, kwargs), x) if self else None
-            except Exception:  # asking again costs time only
-                found = None
+            found = self.recall((args, kwargs), x) if self else None
             if found is None:
                 self.forget()
                 return original(x, *args, **kwargs)
@@ -101,14 +105,15 @@ class Answers:
 def foreign_say(network: nn.Module, harmless: Callable[[nn.Module], bool] = lambda module: False) -> str | None:
     """What takes part in a network's answers besides its weights, in words; None if nothing does.
 
-    A module inside whose `forward` was replaced may keep features, count steps or look at the rest of the batch. The outermost
-    `forward` is the very function that is asked, whoever wrapped it, and torch's hooks are looked at by `hooked`.
+    A module whose `forward` was replaced may keep features, count steps or look at the rest of the batch. torch's hooks are
+    looked at by `hooked`.
 
     Args:
-        harmless: says of a module that its replaced `forward` is known to change nothing, as where weights are moved.
+        harmless: says of a module that its replaced `forward` is known to change nothing, as where weights are moved, or is
+            the very function that is asked.
     """
     for module in network.modules():
-        if module is not network and is_replaced(module, "forward") and not harmless(module):
+        if is_replaced(module, "forward") and not harmless(module):
             return f"a replaced forward of a {type(module).__name__} in the network"
     return None
 
@@ -158,6 +163,23 @@ def shadow(owner: Any, name: str, replacement: Callable[..., Any]) -> Restore:
 
     vars(owner)[name] = shadowing
     return restore
+
+
+_MISSING: Any = object()
+
+
+@contextmanager
+def value_replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Another value on an instance for the length of a block."""
+    before = vars(owner).get(name, _MISSING)
+    vars(owner)[name] = value
+    try:
+        yield
+    finally:
+        if before is _MISSING:
+            vars(owner).pop(name, None)
+        else:
+            vars(owner)[name] = before
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .knobs import shown
+from .knobs import INFOTEXT_PREFIX, SettingsError, shown
 from .plans import MOST_DRAWS
 
 RANGE = f"seed:draw pairs such as 5:3 6:1, or a draw number; draws are from 1 to {MOST_DRAWS}"
@@ -61,9 +61,9 @@ def chosen_draws(text: str, pictures: int, seeds: Sequence[str] | None) -> list[
     chosen = _read(text)
     if seeds is None:
         check_without_seeds(text)
+    else:
+        check_with_seeds(text)
     if seeds is not None:
-        if len(chosen.in_order) > 1:
-            raise ValueError(f"chosen = {shown(text)} lists draws without their seeds; this host needs seed:draw pairs")
         everyone = chosen.in_order[0] if chosen.in_order else _NONE
         found = [chosen.by_seed.get(seed, chosen.by_seed.get(seed.split("+")[0], everyone)) for seed in seeds[:pictures]]
     elif len(chosen.in_order) > 1 and len(chosen.in_order) != pictures:
@@ -89,14 +89,26 @@ def part_of(text: str, start: int, pictures: int) -> str:
     return " ".join(part) if any(int(draw.partition("/")[0]) for draw in part) else ""
 
 
+def check_with_seeds(text: str) -> None:
+    """For hosts that know their pictures' seeds.
+
+    Raises:
+        SettingsError: the setting lists several draws without seeds.
+    """
+    if len(_read(text).in_order) > 1:
+        raise SettingsError(f"{INFOTEXT_PREFIX}: chosen = {shown(text)} lists draws without their seeds; give seed:draw pairs")
+
+
 def check_without_seeds(text: str) -> None:
     """For hosts that know no seeds.
 
     Raises:
-        ValueError: the setting names some.
+        SettingsError: the setting names some.
     """
     if _read(text).by_seed:
-        raise ValueError(f"chosen = {shown(text)} names seeds, which this host does not know; give draw numbers alone")
+        raise SettingsError(
+            f"{INFOTEXT_PREFIX}: chosen = {shown(text)} names seeds, which this host does not know; give draw numbers alone"
+        )
 
 
 def of_infotext(draw: str, hires_draw: str, seed: str, variation_seed: str) -> str:

@@ -82,13 +82,10 @@ class Knob:
         if self.choices or self.check:
             return self.checked(text)
         try:
-            return self.checked(self.kind(text))
-        except (ValueError, OverflowError) as error:
-            raise (
-                error
-                if isinstance(error, SettingsError)
-                else SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {text!r} is not {self.range}")
-            ) from None
+            value = self.kind(text)
+        except (ValueError, OverflowError):
+            value = text
+        return self.checked(value)
 
 
 def setting(default: Any, label: str, help: str, **limits: Any) -> Any:

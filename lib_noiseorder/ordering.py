@@ -115,9 +115,9 @@ def choose(
         else:
             result = _selected(settings, scaled, noise, model, report, observer, any(given))
     if any(given):
-        report.chosen = [draw or kept for draw, kept in zip(given, report.chosen or [0] * len(noise))]
         named = {draw: scaled(draw) for draw in set(given) if draw}
         result = torch.stack([named[draw][row] if draw else result[row] for row, draw in enumerate(given)])
+        report.chosen = [draw or kept for draw, kept in zip(given, report.chosen or [0] * len(noise))]
     report.seconds += time.perf_counter() - started
     return result
 

@@ -71,9 +71,9 @@ class Questions:
 
 def _checked(question: str, predictions: Sequence[Tensor], latents: Sequence[Tensor]) -> list[Tensor]:
     """One prediction per latent, of its shape."""
-    if not isinstance(predictions, (list, tuple)) and not isinstance(predictions, Tensor):
+    if not isinstance(predictions, (list, tuple)):
         raise ValueError(f"{question} must give a list of {len(latents)} predictions, not {type(predictions).__name__}")
-    if isinstance(predictions, Tensor) or len(predictions) != len(latents):
+    if len(predictions) != len(latents):
         raise ValueError(f"{question} gave {len(predictions)} predictions for {len(latents)} latents")
     for prediction, x in zip(predictions, latents):
         require_floating("prediction", prediction)

@@ -1,8 +1,9 @@
-"""What happened to the noise of one batch. The core fills it in; a host adds only what its sampler did not ask again."""
+"""What happened to the noise of one batch. The core fills it in; a host adds by its methods alone: what its sampler did not ask
+again, and what of its own was left out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -46,9 +47,22 @@ class Report:
         """Model evaluations per picture that the ordering added to the sampler's own."""
         return self.evaluations - self.saved_evaluations
 
+    def followed_by(self, later: Report) -> Report:
+        """This report with a further pass of the sampler counted in; figures of the noise and `chosen` are the first's."""
+        return replace(
+            self,
+            evaluations=self.evaluations + later.evaluations,
+            saved_evaluations=self.saved_evaluations + later.saved_evaluations,
+            seconds=self.seconds + later.seconds,
+        )
+
     def skip(self, what: str, reason: str) -> None:
         """Note that `what` was left out."""
         self.skipped.append(f"{what}: {reason}")
+
+    def took(self, seconds: float) -> None:
+        """The host's word on the time, where asking takes place around the core."""
+        self.seconds = seconds
 
     def reused(self, evaluations: int) -> None:
         """The host's word on how many evaluations per picture its sampler did not pay again."""

@@ -83,11 +83,12 @@ def select(
     if lost:
         report.skip("selection", f"no finite score for {lost} of {len(first)} pictures, which keep their first draw")
     best = score.masked_fill(~finite, torch.inf).argmin(0).tolist()  # the first where none is finite
+    noise = torch.stack([candidates[which].noise[row] for row, which in enumerate(best)])
     report.chosen = [which + 1 for which in best]
     report.scores = score.T.tolist()
     if model.reuses_answers:
         report.reusable_evaluations = plan.reusable(model.guidance, model.takes_euler_steps)
-    return OrderedNoise(torch.stack([candidates[which].noise[row] for row, which in enumerate(best)]), report)
+    return OrderedNoise(noise, report)
 
 
 @dataclass

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from . import chosen as chosen_setting
+from .infotexts import parameters
 from .knobs import INFOTEXT_PREFIX, Knob, SettingsError, setting, shown
 
 CUSTOM = "Custom"
@@ -247,7 +246,7 @@ class NoiseOrderSettings:
             SettingsError: a knob's text is no value of its range.
         """
         if isinstance(infotext, str):
-            infotext = _parameters(infotext)
+            infotext = parameters(infotext)
         named = {knob.name: knob.parsed(infotext[knob.infotext_key]) for knob in KNOBS if knob.infotext_key in infotext}
         return cls(**{**named, "chosen": chosen_in(infotext)})
 
@@ -260,19 +259,6 @@ def chosen_in(infotext: Mapping[str, Any]) -> str:
     """
     keys = CHOSEN, HIRES_CHOSEN, "Seed", "Variation seed"
     return KNOB["chosen"].checked(chosen_setting.of_infotext(*(str(infotext.get(key, "")).strip() for key in keys)))
-
-
-def _parameters(infotext: str) -> dict[str, str]:
-    """The parameters in an infotext's last line; the hosts write values with a comma or a colon in them as JSON strings."""
-    found = re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)', infotext.strip().rsplit("\n", 1)[-1])
-    return {key: _unquoted(value) for key, value in found}
-
-
-def _unquoted(value: str) -> str:
-    try:
-        return str(json.loads(value)) if value.startswith('"') else value.strip()
-    except ValueError:
-        return value
 
 
 def _contradiction(preset: str, name: str, value: Any) -> SettingsError:

@@ -104,10 +104,7 @@ def node_settings(values: Mapping[str, Any]) -> NoiseOrderSettings:
         left_alone = _LEFT_ALONE_IN_0_1 if _LEFT_ALONE_IN_0_1.items() <= values.items() else _DEFAULTS
         named = {name: value for name, value in named.items() if name in _NO_WISH or value != left_alone.get(name)}
     settings = NoiseOrderSettings.from_dict(named)
-    try:
-        check_without_seeds(settings.chosen)
-    except ValueError as error:
-        raise SettingsError(f"{INFOTEXT_PREFIX}: {error}") from None
+    check_without_seeds(settings.chosen)
     return settings
 
 
@@ -147,8 +144,6 @@ def sampler_wrapper(settings: NoiseOrderSettings) -> Callable[..., Tensor]:
 
 def _ordered(settings: NoiseOrderSettings, noise: Tensor, *sampling: Any) -> tuple[GuidedModel | None, OrderedNoise]:
     """The model and the ordered noise; no model and the host's own noise if that fails, and the report says why."""
-    import comfy.model_management
-
     try:
         model = GuidedModel(*sampling)
         unknown = model.why_unknown()
@@ -156,8 +151,8 @@ def _ordered(settings: NoiseOrderSettings, noise: Tensor, *sampling: Any) -> tup
         if unknown:
             ordered.report.skip("selection and injection", unknown)
         return model, ordered
-    except comfy.model_management.InterruptProcessingException:
-        raise
+    except _Cancelled as cancelled:
+        raise cancelled.reason from None
     except Exception as error:
         _log.exception("%s: failed, the picture is made all the same", INFOTEXT_PREFIX)
         report = Report.before(noise)
@@ -175,6 +170,14 @@ def _tell(report: Report) -> None:
     _log.info("%s: %d evaluations more, %.1f s%s", INFOTEXT_PREFIX, report.extra_evaluations, report.seconds, chosen)
     for reason in report.skipped:
         _log.warning("%s: skipped %s", INFOTEXT_PREFIX, reason)
+
+
+class _Cancelled(BaseException):
+    """The user cancelled while the model was asked: no failure that a picture could be made after."""
+
+    def __init__(self, reason: Exception):
+        super().__init__("cancelled")
+        self.reason = reason
 
 
 class GuidedModel:
@@ -223,7 +226,13 @@ class GuidedModel:
 
     @property
     def reuses_answers(self) -> bool:
-        return _CALCULATE not in self._options and foreign_say(self._guider.inner_model.diffusion_model) is None
+        return not (
+            _CALCULATE in self._options
+            or any(self._options.get(name) for name in ("model_function_wrapper", "sampler_pre_cfg_function"))
+            or any(self._options.get("transformer_options", {}).get(name) for name in ("patches", "patches_replace"))
+            or any("control" in cond for conds in (self._positive, self._negative) for cond in conds or ())
+            or foreign_say(self._guider.inner_model.diffusion_model)
+        )
 
     def start(self, noise: Tensor) -> Tensor:
         full = self._sampler.max_denoise(self._guider, self._sigmas)
@@ -265,10 +274,13 @@ class GuidedModel:
         import comfy.model_management
         import comfy.samplers
 
-        comfy.model_management.throw_exception_if_processing_interrupted()
         sigma = x.new_full((len(x),), level.sigma)
-        # the host's function wants a pair, and leaves out what is None
-        answers = comfy.samplers.calc_cond_batch(self._guider.inner_model, [*conds, None][:2], x, sigma, self._options)
+        try:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            # the host's function wants a pair, and leaves out what is None
+            answers = comfy.samplers.calc_cond_batch(self._guider.inner_model, [*conds, None][:2], x, sigma, self._options)
+        except comfy.model_management.InterruptProcessingException as interrupted:
+            raise _Cancelled(interrupted) from None
         for cond, answer in zip(conds, answers):
             self.answers.note((level.sigma, cond), x, answer)
         return answers
@@ -280,7 +292,7 @@ class GuidedModel:
         import comfy.samplers
 
         conds, x, sigma = args["conds"], args["input"], args["sigma"]
-        known = [None if cond is None else self._recalled((float(sigma[0]), cond), x) for cond in conds]
+        known = [None if cond is None else self.answers.recall((float(sigma[0]), cond), x) for cond in conds]
         if all(answer is None for answer in known):
             self.answers.forget()
         unknown = [cond if answer is None else None for cond, answer in zip(conds, known)]
@@ -289,9 +301,3 @@ class GuidedModel:
         else:
             asked = [torch.zeros_like(x) for _ in conds]  # what the host gives for a conditioning that is None
         return [answer if answer is not None else other for answer, other in zip(known, asked)]
-
-    def _recalled(self, question: Any, x: Tensor) -> Tensor | None:
-        try:
-            return self.answers.recall(question, x)
-        except Exception:  # asking again costs time only
-            return None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 
+from ..infotexts import parameters
 from ..settings import CHOSEN, ERROR, EVALUATIONS, SKIPPED
 
 
@@ -25,17 +24,7 @@ class Outcome:
 
 def outcome(infotext: str) -> Outcome:
     """The results that an ordering writes into an infotext, beside its settings."""
-    evaluations = parameter(infotext, EVALUATIONS) or ""
-    chosen, skipped, error = (parameter(infotext, name) or "" for name in (CHOSEN, SKIPPED, ERROR))
-    return Outcome(int(evaluations) if evaluations.isdecimal() else None, chosen, skipped, error)
-
-
-def parameter(infotext: str, name: str) -> str | None:
-    """A parameter of an infotext's last line, as text; None without it."""
-    found = re.search(rf'(?:^|, ){re.escape(name)}: ("(?:[^"\\]|\\.)*"|[^,\n]*)', infotext.rsplit("\n", 1)[-1])
-    if found is None:
-        return None
-    try:
-        return str(json.loads(found[1])) if found[1].startswith('"') else found[1].strip()
-    except ValueError:
-        return found[1]
+    said = parameters(infotext)
+    evaluations = said.get(EVALUATIONS, "")
+    results = (said.get(name, "") for name in (CHOSEN, SKIPPED, ERROR))
+    return Outcome(int(evaluations) if evaluations.isdecimal() else None, *results)

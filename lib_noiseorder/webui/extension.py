@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import HTTPException
 from modules import errors
 
+from ..chosen import check_with_seeds
 from ..settings import ERROR, INFOTEXT_PREFIX, NoiseOrderSettings, SettingsError
 from .job import outcome, plain_copies, sheets
 from .job.inner_passes import is_inner_pass
@@ -103,7 +104,7 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
 
 def _settings(p: Any, args: Sequence[Any]) -> NoiseOrderSettings:
     settings = grid_axes.in_cell(p, NoiseOrderSettings.from_args(args))
-    grid_axes.check_with_seeds(settings.chosen)
+    check_with_seeds(settings.chosen)
     return settings
 
 

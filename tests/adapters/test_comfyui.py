@@ -257,6 +257,19 @@ def test_a_choice_is_replayed_without_a_question(host, kind):
     assert evaluations_of(fewer) == evaluations_of(plain) < evaluations_of(seen)
 
 
+def test_a_batch_with_one_named_draw_compares_for_the_other(host):
+    def chosen(setting):
+        latent, _ = sampled(host, graph("sd15", {**ON, "preset": "Automatic", "chosen": setting}, steps=16, batch=2, seed=3))
+        said = host.log.read_text(errors="replace").rsplit("Noise Order:", 1)[-1]
+        return latent, json.loads(re.search(r"chosen (\[.*?\])", said)[1])
+
+    latent, usual = chosen("")
+    other = 1 + usual[0] % 2
+    mixed, draws = chosen(f"{other} 0")
+    assert draws == [other, usual[1]]
+    torch.testing.assert_close(mixed[1], latent[1], atol=1e-4, rtol=1e-3)
+
+
 def test_a_question_that_fails_costs_the_effect_and_the_next_run_is_as_ever(host):
     plain, _ = sampled(host, graph("sd15", None))
     paths, seen = host.run(graph("sd15", ON, fail_at=2))

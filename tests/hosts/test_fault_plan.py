@@ -52,7 +52,7 @@ SELECTION_SEAMS = {
     "a first prediction": (f"{WEBUI}.model.host_model:HostModel.predict_pair", "selection"),
     "the sampler's sigmas": (f"{WEBUI}.model.host_model:sampler_sigmas", "selection"),
     "answers are remembered": ("lib_noiseorder.answers:Answers.recording", "selection"),
-    "answers are recalled": ("lib_noiseorder.answers:Answers.recall", None),
+    "answers are recalled": ("lib_noiseorder.answers:Answers._recalled", None),
     "a memory is consulted": ("lib_noiseorder.answers:Answers.answering", None),
 }
 AUTOMATIC = {"preset": "Automatic"}

@@ -110,13 +110,13 @@ def test_a_network_of_ones_own_may_be_remembered():
     assert foreign_say(network()) is None and hooked(network()) is None
 
 
-def test_a_replaced_forward_inside_has_a_say_and_one_around_has_not():
+@pytest.mark.parametrize("where", ["around", "inside"])
+def test_a_replaced_forward_has_a_say_unless_it_is_known_to_be_harmless(where):
     net = network()
-    net.forward = net.forward
-    assert foreign_say(net) is None, "the outermost function is the one that is asked"
-    net[1][0].forward = net[1][0].forward
-    assert foreign_say(net) == "a replaced forward of a Linear in the network"
-    assert foreign_say(net, harmless=lambda module: isinstance(module, torch.nn.Linear)) is None
+    module = net if where == "around" else net[1][0]
+    module.forward = module.forward
+    assert foreign_say(net) == f"a replaced forward of a {type(module).__name__} in the network"
+    assert foreign_say(net, harmless=lambda other: other is module) is None
 
 
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])

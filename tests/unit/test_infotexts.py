@@ -2,8 +2,9 @@
 
 import pytest
 
+from lib_noiseorder.infotexts import parameters
 from lib_noiseorder.tools.compare.pipeline import Pipeline
-from lib_noiseorder.tools.infotexts import Outcome, outcome, parameter
+from lib_noiseorder.tools.infotexts import Outcome, outcome
 
 TEXT = (
     "a cat, Seed: 9, Noise Order evaluations: 99\nNegative prompt: b\nSteps: 20, Seed: 1, Model: x, "
@@ -14,7 +15,8 @@ TEXT = (
 
 def test_results_are_read_in_the_last_line_only():
     assert outcome(TEXT) == Outcome(13, "3, 1", 'injection: "no", not so', "")
-    assert parameter(TEXT, "Seed") == "1" and parameter(TEXT, "Version") == "v1" and parameter(TEXT, "Size") is None
+    said = parameters(TEXT)
+    assert said["Seed"] == "1" and said["Version"] == "v1" and "Size" not in said
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def test_what_is_not_said_is_empty(text, found):
 
 
 def test_a_quotation_that_is_none_is_left_as_it_stands():
-    assert parameter('Steps: 1, Model: "x', "Model") == '"x'
+    assert parameters('Steps: 1, Model: "x')["Model"] == '"x'
 
 
 def test_what_our_pipeline_writes_is_read_again():
@@ -43,5 +45,5 @@ def test_what_our_pipeline_writes_is_read_again():
     made._model = {"scheduler": "Euler", "hash": "h", "name": "m"}
     settings = NoiseOrderSettings(enabled=True, strength=0.3)
     text = made._infotext(Request("a cat", 1, Sampling(20, 7.0, 64, 64), settings), 5, 'selection: "x", y')
-    assert outcome(text) == Outcome(5, "", 'selection: "x", y', "") and parameter(text, "Model") == "m"
+    assert outcome(text) == Outcome(5, "", 'selection: "x", y', "") and parameters(text)["Model"] == "m"
     assert NoiseOrderSettings.from_infotext(text) == settings

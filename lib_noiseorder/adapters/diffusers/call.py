@@ -164,8 +164,8 @@ def _order(
             raise RuntimeError(f"{INFOTEXT_PREFIX}: {type(pipe).__name__} ended without sampling")
         noise = _first(probe.noise, given, type(pipe).__name__)
         ordered = OrderedNoise(noise, Report.before(noise))
-        ordered.report.skipped.append("everything: interrupted")
-    ordered.report.seconds = time.perf_counter() - started
+        ordered.report.skip("everything", "interrupted")
+    ordered.report.took(time.perf_counter() - started)
     return ordered, probe
 
 

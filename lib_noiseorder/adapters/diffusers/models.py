@@ -40,8 +40,15 @@ def forwards_replaced(models: list[torch.nn.Module], replacement: Callable[..., 
 
 
 def why_not_remembered(models: list[torch.nn.Module]) -> str | None:
-    """What else takes part in the models' answers, in words; None if nothing. Offloading only moves weights."""
-    return next(filter(None, (foreign_say(model, lambda module: hasattr(module, "_hf_hook")) for model in models)), None)
+    """What else takes part in the models' answers, in words; None if nothing.
+
+    A model's own `forward` is the function that is asked, whoever wrapped it; offloading only moves weights.
+    """
+
+    def harmless(module: torch.nn.Module) -> bool:
+        return any(module is model for model in models) or hasattr(module, "_hf_hook")
+
+    return next(filter(None, (foreign_say(model, harmless) for model in models)), None)
 
 
 def model_input(args: tuple, kwargs: dict[str, Any]) -> Tensor:

@@ -38,8 +38,8 @@ class Question:
     """Whether the answer without the prompt is wanted, too."""
 
 
-class Unanswered(Exception):
-    """The core asked something that the pipeline has not answered yet."""
+class Unanswered(BaseException):
+    """The core asked something that the pipeline has not answered yet; no error, and nobody's to catch but the probe's."""
 
     def __init__(self, question: Question):
         super().__init__("a question to the pipeline")

@@ -8,10 +8,11 @@ from typing import Any
 
 from PIL import Image
 
+from ...infotexts import parameters
 from ...settings import INFOTEXT_PREFIX
 from ..equal_cost import evaluations_per_step
 from ..failures import Refused
-from ..infotexts import outcome, parameter
+from ..infotexts import outcome
 from ..webui_client import WebUIClient
 from .generators import Made, Request
 
@@ -61,7 +62,7 @@ class WebUI:
             raise self._client.without_picture(error) from None
         info, infotext = answer.info, answer.infotext
         extra, skipped = self._announced(infotext) if request.settings else (0, "")
-        versions = {"host": str(info.get("version") or parameter(infotext, "Version") or "unknown")}
+        versions = {"host": str(info.get("version") or parameters(infotext).get("Version") or "unknown")}
         per_step = evaluations_per_step(request.sampling.cfg, 2 if request.sampling.sampler in _SECOND_ORDER else 1)
         return Made(picture, infotext, _model(info, infotext), seconds, per_step, extra, skipped, versions)
 
@@ -98,9 +99,9 @@ def _names(model: dict[str, Any]) -> set[str]:
 
 def _model(info: dict[str, Any], infotext: str) -> dict[str, str]:
     said = {
-        "name": info.get("sd_model_name") or parameter(infotext, "Model"),
-        "hash": info.get("sd_model_hash") or parameter(infotext, "Model hash"),
-        "VAE": info.get("sd_vae_name") or parameter(infotext, "VAE"),
-        **{name: parameter(infotext, name) for name in _PINNED},
+        "name": info.get("sd_model_name") or parameters(infotext).get("Model"),
+        "hash": info.get("sd_model_hash") or parameters(infotext).get("Model hash"),
+        "VAE": info.get("sd_vae_name") or parameters(infotext).get("VAE"),
+        **{name: parameters(infotext).get(name) for name in _PINNED},
     }
     return {name: str(value) for name, value in said.items() if value}

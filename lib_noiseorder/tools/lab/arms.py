@@ -5,7 +5,6 @@ An arm is named as on the command line: `plain`, or a kind with its number, as i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -117,14 +116,13 @@ def _equal_cost(name: str) -> Arm:
 
 def _custom_selection(name: str, text: str) -> Arm:
     """`select:draws=4;preview_share=0.8;…`: any plan."""
-    known = [*(field.name for field in dataclasses.fields(SelectionPlan)), "noise_scale"]
+    known = {"draws": int, "steps": int, "preview_share": float, "question": str, "judging_share": float, "noise_scale": float}
     values: dict[str, float | str | None] = {}
     for part in text.split(";"):
         field, _, value = part.strip().partition("=")
         if field not in known:
             raise ValueError(f"{field!r} is none of {', '.join(known)}")
-        number = float if field.endswith(("share", "scale")) else str if field == "question" else int
-        values[field] = None if value == "none" else number(value)
+        values[field] = None if value == "none" else known[field](value)
     scale = values.pop("noise_scale", 1.0)
     missing = [name for name in ("draws", "steps", "preview_share", "question") if name not in values]
     if missing:

@@ -27,12 +27,14 @@ def note_batch(p: Any, report: Report, seconds: float) -> None:
 
     It goes the way of the hosts' comments, which reach the very page that asked for the pictures and no other.
     """
-    batches = [*getattr(p, _ON_JOB, []), (report, seconds)]
+    batches, last_line = getattr(p, _ON_JOB, ([], ""))
+    batches = [*batches, (report, seconds)]
     comments = getattr(p, "comments", None)
-    if len(batches) > 1 and isinstance(comments, dict):
-        comments.pop(outcome_line(batches[:-1]), None)
-    setattr(p, _ON_JOB, batches)
-    p.comment(outcome_line(batches))
+    if isinstance(comments, dict):
+        comments.pop(last_line, None)
+    line = outcome_line(batches)
+    setattr(p, _ON_JOB, (batches, line))
+    p.comment(line)
 
 
 def outcome_line(batches: Sequence[tuple[Report, float]]) -> str:

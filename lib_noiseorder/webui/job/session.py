@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -62,9 +63,9 @@ class Session:
     def arm(self, p: Any) -> None:
         """Let the first `p.rng.next()` of the batch give the erased noise."""
         setattr(p, _ON_JOB, self)
-        self._replace_once(p.rng, "next", self._next)
+        self._replace_once(p.rng, "next", functools.partial(self._next, p.rng))
 
-    def _next(self, next_noise: Callable[[], Tensor], host_rng: Any) -> Tensor:
+    def _next(self, host_rng: Any, next_noise: Callable[[], Tensor]) -> Tensor:
         noise = next_noise()
         try:
             self._first = SamplerPass(self.settings, noise.clone(), host_rng, self._sheet)
@@ -94,13 +95,13 @@ class Session:
         self._replace_once(p.sampler, "sample", self._txt2img)
         self._replace_once(p.sampler, "sample_img2img", self._img2img)
 
-    def _txt2img(self, sample, sampler, p, x, conditioning, unconditional_conditioning, *args, **kwargs):
+    def _txt2img(self, sample, p, x, conditioning, unconditional_conditioning, *args, **kwargs):
         sampling = Sampling(p, None, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
         x = self._ordered(self._first, sampling, x)
         with self._reporting(p, self._first):
             return sample(p, x, conditioning, unconditional_conditioning, *args, **kwargs)
 
-    def _img2img(self, sample, sampler, p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs):
+    def _img2img(self, sample, p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs):
         hires = getattr(p, "is_hr_pass", False)
         running, noise = self._hires_begun(p, noise) if hires else (self._first, noise)
         sampling = Sampling(
@@ -164,9 +165,7 @@ class Session:
             return Report(skipped=reasons or [f"everything: {self._left_alone}"])
         whole = dataclasses.replace(passes[0].report, skipped=reasons)
         for later in passes[1:]:
-            whole.evaluations += later.report.evaluations
-            whole.reused(whole.saved_evaluations + later.report.saved_evaluations)
-            whole.seconds += later.report.seconds
+            whole = whole.followed_by(later.report)
         return whole
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -176,11 +175,11 @@ class Session:
         errors.report(f"{INFOTEXT_PREFIX}: failed, the picture is made all the same", exc_info=True)
 
     def _replace_once(self, owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-        """Shadow owner.name by replacement(original, owner, …) for one call."""
+        """Shadow owner.name by replacement(original, …) for one call."""
 
         def once(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
             self._take_off()
-            return replacement(original, owner, *args, **kwargs)
+            return replacement(original, *args, **kwargs)
 
         self._unhook.append((owner, shadow(owner, name, once)))
 

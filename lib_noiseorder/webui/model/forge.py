@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ...answers import value_replaced
 from .a1111 import RecordPair
 
 _AFTER_THE_ANSWER = ("sampler_post_cfg_function", "sampler_cfg_function")
@@ -66,13 +67,9 @@ class Forge:
             record(args["cond_denoised"], args["uncond_denoised"])
             return args["denoised"]
 
-        before = self._unet.model_options
-        options = {**before, "sampler_post_cfg_function": [in_place_of_guidance]}
+        options = {**self._unet.model_options, "sampler_post_cfg_function": [in_place_of_guidance]}
         options.pop("sampler_cfg_function", None)
         if not options.get("sampler_pre_cfg_function"):  # nobody is left who needs the unconditional half at guidance 1
             options.pop("disable_cfg1_optimization", None)
-        self._unet.model_options = options
-        try:
+        with value_replaced(self._unet, "model_options", options):
             yield
-        finally:
-            self._unet.model_options = before

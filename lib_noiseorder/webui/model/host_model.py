@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from modules.shared import opts
 from torch import Tensor
 
-from ...answers import Answers
+from ...answers import Answers, value_replaced
 from ...model import NoiseLevel
 from .checkpoint import checkpoint_of, family_of, foreign_say_in, why_one_by_one
 from .sampler_sigmas import sampler_sigmas, takes_euler_steps
@@ -179,7 +179,7 @@ class HostModel:
         """x0 with the prompt and without [n·B, …], as the host's denoiser predicts them before guidance."""
         x = torch.cat(list(latents)) if len(latents) > 1 else latents[0]
         sigma = x.new_tensor([level.sigma for level in levels]).repeat_interleave(len(x) // len(levels))
-        self._denoiser.step = step
+        self._denoiser.step, self._pair = step, None
         with (
             _hires_guidance(self._p, how["cond_scale"]),
             self._checkpoint.before_guidance(self._denoiser, self._record),
@@ -194,31 +194,14 @@ class HostModel:
         self._pair = cond, uncond
 
 
-@contextmanager
-def _hires_guidance(p: Any, scale: float) -> Iterator[None]:
+def _hires_guidance(p: Any, scale: float) -> AbstractContextManager[None]:
     """Hosts with a guidance scale of the hires pass' own let it win over the scale they are asked with."""
-    before = getattr(p, "hr_cfg", None)
-    if before is None:
-        yield
-        return
-    p.hr_cfg = scale
-    try:
-        yield
-    finally:
-        p.hr_cfg = before
+    return nullcontext() if getattr(p, "hr_cfg", None) is None else value_replaced(p, "hr_cfg", scale)
 
 
-@contextmanager
-def _negative_prompt_from_the_first_step() -> Iterator[None]:
-    """Shadow the option by which hosts ignore the negative prompt early; Forge Classic always does so at step 0."""
-    shadow = vars(opts)
-    kept = {name: shadow[name] for name in ("skip_early_cond",) if name in shadow}
-    shadow["skip_early_cond"] = -1.0
-    try:
-        yield
-    finally:
-        del shadow["skip_early_cond"]
-        shadow.update(kept)
+def _negative_prompt_from_the_first_step() -> AbstractContextManager[None]:
+    """Without the option by which hosts ignore the negative prompt early; Forge Classic always does so at step 0."""
+    return value_replaced(opts, "skip_early_cond", -1.0)
 
 
 def _prompts_per_picture(conditioning: Any) -> int:

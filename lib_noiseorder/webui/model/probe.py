@@ -17,7 +17,7 @@ from modules import sd_samplers
 from modules.shared import state
 from torch import Tensor
 
-from ...answers import is_replaced
+from ...answers import is_replaced, value_replaced
 from .host_model import HostModel
 
 T = TypeVar("T")
@@ -111,12 +111,10 @@ def _kept(p: Any) -> Iterator[None]:
     """Put back what a sampler run changes on the job and in the progress display; no refiner meanwhile."""
     parameters = dict(p.extra_generation_params)
     progress = state.sampling_steps, state.sampling_step, state.textinfo
-    refiner = getattr(p, "refiner_checkpoint_info", None)
-    p.refiner_checkpoint_info = None
     try:
-        yield
+        with value_replaced(p, "refiner_checkpoint_info", None):
+            yield
     finally:
-        p.refiner_checkpoint_info = refiner
         p.extra_generation_params.clear()
         p.extra_generation_params.update(parameters)
         state.sampling_steps, state.sampling_step, state.textinfo = progress

@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import HTTPException
 from modules import scripts
 
-from ...chosen import chosen_draws
-from ...settings import INFOTEXT_PREFIX, KNOBS, Knob, NoiseOrderSettings, SettingsError
+from ...chosen import check_with_seeds
+from ...settings import INFOTEXT_PREFIX, KNOBS, Knob, NoiseOrderSettings
 
 _ON_JOB = "_noise_order_axes"
 _MODULES = ("xyz_grid.py", "scripts.xyz_grid")
@@ -40,17 +40,6 @@ def in_cell(p: Any, settings: NoiseOrderSettings) -> NoiseOrderSettings:
     return settings.changed(**{"enabled": True, **turned}) if turned else settings
 
 
-def check_with_seeds(chosen: str) -> None:
-    """
-    Raises:
-        SettingsError: the setting lists several draws without their seeds.
-    """
-    try:
-        chosen_draws(chosen, pictures=0, seeds=[])
-    except ValueError as error:
-        raise SettingsError(f"{INFOTEXT_PREFIX}: {error}") from None
-
-
 def forget_cell(p: Any) -> None:
     vars(p).pop(_ON_JOB, None)
 
@@ -67,7 +56,7 @@ def _axis(make: Callable[..., Any], knob: Knob) -> Any:
                 checked = knob.checked(value)
                 if knob.name == "chosen":
                     check_with_seeds(checked)
-        except SettingsError as error:
+        except ValueError as error:
             raise (HTTPException(422, str(error)) if getattr(p, "is_api", False) else error) from None
 
     return make(
