@@ -65,9 +65,9 @@
         return {...run, taken: number(element("txt2img_hires_steps")) || run.steps, guided, sampler};
     }
 
-    function selectionCost(courses, draws, steps) {
-        const at = (course) => course.filter(([from]) => from <= steps).reduce((_, [, cost]) => cost, 0);
-        return draws ? at(courses[2]) + (draws - 2) * (at(courses[3]) - at(courses[2])) : at(courses.own);
+    function selectionCost(costs, draws, steps) {
+        const at = (costByLeastSteps) => costByLeastSteps.filter(([from]) => from <= steps).reduce((_, [, cost]) => cost, 0);
+        return draws ? at(costs[2]) + (draws - 2) * (at(costs[3]) - at(costs[2])) : at(costs.own);
     }
 
     // Whether `chosen` names the draw of every picture that is about to be made, in this pass of its sampler.

@@ -46,11 +46,12 @@ class Questions:
 
     def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
         """x0 with the prompt for every latent [B, …] at its level, as many in one call as the model takes."""
-        at_once, answers = self.model.latents_per_call, []
-        if at_once < 1:
-            raise ValueError(f"latents_per_call must be at least 1, got {at_once}")
-        for start in range(0, len(latents), at_once):
-            part = slice(start, start + at_once)
+        answers: list[Tensor] = []
+        while len(answers) < len(latents):
+            at_once = self.model.latents_per_call  # fewer from where a model runs out of memory
+            if at_once < 1:
+                raise ValueError(f"latents_per_call must be at least 1, got {at_once}")
+            part = slice(len(answers), len(answers) + at_once)
             self._announce(len(latents[part]))
             predictions = _checked("predict", self.model.predict(latents[part], levels[part]), latents[part])
             self._report.evaluations += len(predictions) * self.model.cond_evaluations

@@ -82,7 +82,7 @@ def test_wan_from_an_image():
 
 
 def test_ip_adapter_embeds_come_along():
-    """Image prompts are lists of [2·B, n, d] under guidance: the prompted half of each must go with its pictures."""
+    """Image prompts are lists of [2·B, n, d] under guidance: the half with the prompt of each must go with its pictures."""
     pipe = pipelines.stable_diffusion()
     shown = []
     original = pipe.unet.forward

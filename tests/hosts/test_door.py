@@ -143,8 +143,8 @@ def test_the_cost_table_is_that_of_the_code_that_does_the_work(host, panel):
         for guidance, kind in ((1.0, "automatic unguided euler"), (5.0, "automatic guided euler")):
             costs = table["selection"][family][kind]
 
-            def at(course, steps=steps):
-                return [cost for first, cost in course if first <= steps][-1]
+            def at(cost_by_least_steps, steps=steps):
+                return [cost for first, cost in cost_by_least_steps if first <= steps][-1]
 
             announced = at(costs["2"]) + (draws - 2) * (at(costs["3"]) - at(costs["2"])) if draws else at(costs["own"])
             plan = plan_for("automatic", family, guidance, True, draws, steps)

@@ -180,7 +180,7 @@ def generated(host, args):
     if not answer.ok:
         raise Refused(answer.status_code, answer.text)
     found = answer.json()
-    return decoded(found["images"][:1], json.loads(found["info"])["infotexts"][:1], 1)  # twins and sheets come after it
+    return decoded(found["images"][:1], json.loads(found["info"])["infotexts"][:1], 1)  # plain copies and sheets come after it
 
 
 @pytest.mark.real_host

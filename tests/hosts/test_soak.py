@@ -1,4 +1,4 @@
-"""Many generations in one process: memory stays flat, nothing is left behind, the last plain picture is the first one's twin.
+"""Many generations in one process: memory stays flat, nothing is left behind, the last plain picture is the same as the first.
 
 NOISEORDER_SOAK says how many (default 32 on the double, 60 with --long, 40 on a real host; 2000 for the figures in
 docs/reliability.md), and NOISEORDER_SOAK_LOG names a file for the resident memory, one number of bytes a line.

@@ -64,7 +64,7 @@ def test_it_is_the_prompt_that_decides(pipeline):
     assert right(draw(pipeline, [str(other)] * 3, seed=11), [asked] * 3) == 0
 
 
-def test_without_guidance_only_the_prompted_question_is_asked(pipeline):
+def test_without_guidance_only_the_question_with_the_prompt_is_asked(pipeline):
     rows = []
     hook = pipeline.transformer.register_forward_pre_hook(
         lambda _, args, kwargs: rows.append(len(kwargs["hidden_states"])), with_kwargs=True

@@ -100,8 +100,8 @@ class PipelineProbe:
     def timesteps(self, *args: Any, **kwargs: Any) -> Tensor:
         """Set the copied scheduler's timesteps as the pipeline wants them; the probe's own, unwritten, are returned."""
         self.scheduler.set_timesteps(*args, **kwargs)
-        course = self.scheduler.timesteps
-        return torch.full((MOST_QUESTIONS,), float(course[0]), dtype=course.dtype, device=course.device)
+        first = self.scheduler.timesteps[0]
+        return torch.full((MOST_QUESTIONS,), float(first), dtype=first.dtype, device=first.device)
 
     def step(self, index: int, timesteps: Tensor, timestep: Any, sample: Tensor) -> Tensor:
         """The pipeline has finished its loop's turn `index`: take the answer, give the next question's latents."""

@@ -12,7 +12,7 @@ from ...formulas import key_timesteps
 from ...ordering import OrderedNoise, order_noise
 from ...plans import extra_evaluations, noise_scale_for, plan_for
 from ...selection import select
-from ...settings import NoiseOrderSettings
+from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from ..infotexts import outcome
 from ..webui_client import Answer, WebUIClient
 from .measuring import AUTOMATIC, INJECTION, Subject, Times
@@ -146,7 +146,7 @@ def webui(
             "prompt": _PROMPT, "seed": seed, "steps": steps, "width": size, "height": size, "cfg_scale": 4.0,
             "sampler_name": sampler, "override_settings": {**override, **more.pop("override", {})}, **more,
         }  # fmt: skip
-        ordering = {} if settings is None else {"Noise Order": {"args": [settings.to_dict()]}}
+        ordering = {} if settings is None else {INFOTEXT_PREFIX: {"args": [settings.to_dict()]}}
         payload["alwayson_scripts"] = {**(scripts or {}), **ordering}
         return client.txt2img(payload)
 

@@ -82,9 +82,10 @@ def _head(results: dict[str, Any]) -> str:
 
 def _verdicts(results: dict[str, Any]) -> str:
     lines = []
+    of_equal_cost = {arm["name"] for arm in results["run"]["arms"] if "costs_as" in arm}
     for score, arms in results["metrics"].items():
         for name, arm in arms.items():
-            if "difference" in arm and not name.startswith("equal-cost-"):
+            if "difference" in arm and name not in of_equal_cost:
                 lines.append(_verdict(score, name, arm))
     skipped = [
         f"<li class=unclear>{_text(one['metric'])} was skipped: {_text(one['reason'])}"
@@ -250,9 +251,10 @@ def _pair(folder: RunFolder, pair: dict[str, Any], pictures: Sequence[dict[str, 
 
 def _repeat(results: dict[str, Any]) -> str:
     run = results["run"]
-    facts = {name: run[name] for name in ("generator", "sampling", "arms", "model", "host versions", "versions") if name in run}
-    facts["scored with"] = results.get("scored with", {})
-    said = json.dumps(facts, indent=1, ensure_ascii=False)
+    kept = ("generator", "sampling", "arms", "model", "host versions", "versions")
+    made_with = {name: run[name] for name in kept if name in run}
+    made_with["scored with"] = results.get("scored with", {})
+    said = json.dumps(made_with, indent=1, ensure_ascii=False)
     seconds = sum(picture["seconds"] for picture in results["pictures"])
     source = " --webui URL" if run["generator"]["kind"] == "webui" else ""
     return (

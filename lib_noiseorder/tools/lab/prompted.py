@@ -23,7 +23,7 @@ class PromptedModel:
 
     def __init__(self, model: LabModel, prompts: list[Prompt]):
         self._model, self._tokens = model, to_tokens(prompts).to(model.device)
-        self._unprompted = torch.full_like(self._tokens, NO_PROMPT)
+        self._without_prompt = torch.full_like(self._tokens, NO_PROMPT)
         self._timestep_of: dict[NoiseLevel, float] = {}
         self._answers = Answers(rounding=1e-5)
         self.family, self.guidance = model.family, model.guidance
@@ -85,6 +85,6 @@ class PromptedModel:
         else:
             uncond = self._answers.recall(("uncond", level.sigma), x)
             if uncond is None:
-                prediction = self._model.predict(x, self._timestep_of[level], self._unprompted)
+                prediction = self._model.predict(x, self._timestep_of[level], self._without_prompt)
                 uncond = clean(prediction, x, level, self.family)
         return uncond + self.guidance * (cond - uncond)

@@ -74,8 +74,8 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
                 group["lr"] = _LEARNING_RATE * min(1, (step + 1) / _WARM_UP) * fall
             optimizer.zero_grad(set_to_none=True)
         chosen = torch.randint(0, len(data), (_BATCH,), device=device)
-        unprompted = torch.rand(_BATCH, 1, device=device) < _PROMPT_DROPOUT
-        loss = loss_of(net, data[chosen], tokens[chosen].masked_fill(unprompted, NO_PROMPT), schedule)
+        dropped = torch.rand(_BATCH, 1, device=device) < _PROMPT_DROPOUT
+        loss = loss_of(net, data[chosen], tokens[chosen].masked_fill(dropped, NO_PROMPT), schedule)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for optimizer in optimizers:
@@ -122,8 +122,8 @@ def _distillation_loss(teacher: LabModel) -> Callable[[ShapesNet, Tensor, Tensor
         x = (1 - share) * x0 + share * torch.randn_like(x0)
         with torch.no_grad():
             both = torch.cat([tokens, torch.full_like(tokens, NO_PROMPT)])
-            prompted, unprompted = teacher.net(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
-            target = unprompted + teacher.guidance * (prompted - unprompted)
+            cond, uncond = teacher.net(torch.cat([x, x]), torch.cat([t, t]), both).chunk(2)
+            target = uncond + teacher.guidance * (cond - uncond)
         return (net(x, t, tokens) - target).square().mean()
 
     return loss

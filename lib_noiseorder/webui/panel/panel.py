@@ -11,16 +11,29 @@ from typing import Any
 import gradio as gr
 from modules.ui_components import InputAccordion
 
-from ...settings import CUSTOM, KNOB, KNOBS, PRESETS, RECOMMENDED, Knob, NoiseOrderSettings, SettingsError, chosen_in
+from ...settings import (
+    CUSTOM,
+    INFOTEXT_PREFIX,
+    KNOB,
+    KNOBS,
+    PRESETS,
+    RECOMMENDED,
+    Knob,
+    NoiseOrderSettings,
+    SettingsError,
+    chosen_in,
+)
 from .cost_table import cost_table
 from .presets import SAVED, PresetError, SavedPresets
 
-TITLE = "Noise Order"
+TITLE = INFOTEXT_PREFIX
 
 _IN_THE_BROWSER = "_js" if int(gr.__version__.split(".")[0]) < 4 else "js"
 """The argument for a function in JavaScript: the one thing in which the panel differs between the hosts' gradios."""
 _HIDDEN = "noise-order-hidden"
 """Class of elements that only the page's script needs; `visible=False` would leave them out of the page."""
+_DECIDED = tuple(name for name in SAVED if name != "preset")
+"""The controls that a preset may decide."""
 
 
 class Panel:
@@ -57,7 +70,8 @@ class Panel:
         preset, *rest = KNOBS[1:]
         self._menu = self._preset_menu(preset)
         made[preset.name] = self._component(preset, visible=False)
-        self._cost, self._complaint = self._line("cost", "status"), self._line("complaint", "alert")
+        self._line("cost", "status")
+        self._line("complaint", "alert")
         basic = [knob for knob in rest if not knob.advanced]
         made.update((knob.name, self._component(knob)) for knob in basic if knob.kind is not bool and not knob.check)
         with gr.Row(elem_id=self._elem_id("ticks_row")):
@@ -80,7 +94,7 @@ class Panel:
                 self._save = self._button("Save", "preset_save")
                 self._delete = self._button("Delete the chosen preset", "preset_delete")
         self._message = self._line("message", "status", self._saved.notice)
-        self._outcome = self._line("outcome", "status")
+        self._line("outcome", "status")
         self._table = gr.HTML(self._table_html(), elem_classes=[_HIDDEN])
         self._refresh = self._button("Refresh", "refresh", elem_classes=[_HIDDEN])
 
@@ -123,7 +137,7 @@ class Panel:
     # -- behaviour -------------------------------------------------------------------------------------------------
 
     def _connect(self, made: dict[str, Any]) -> None:
-        preset, controls = made["preset"], [made[name] for name in SAVED if name != "preset"]
+        preset, controls = made["preset"], [made[name] for name in _DECIDED]
         at_once = {"show_progress": False, "queue": False}  # not after the pictures that are being made
         self._menu.input(self._chosen, [self._menu], [preset, *controls, self._message], **at_once)
         touched = {_IN_THE_BROWSER: f"() => [{json.dumps(CUSTOM)}, {json.dumps(CUSTOM)}]"}
@@ -143,19 +157,17 @@ class Panel:
 
     def _chosen(self, name: str) -> list[Any]:
         """A preset's values for the preset knob and all that it may decide, and a message."""
-        others = [knob for knob in SAVED if knob != "preset"]
         try:
             values = {"preset": name, **PRESETS[name]} if name in PRESETS else self._saved.load(name).to_dict()
         except PresetError as error:
-            return [gr.update() for _ in ("preset", *others)] + [self._said(str(error))]
-        updates = [gr.update(value=values[knob]) if knob in values else gr.update() for knob in ("preset", *others)]
+            return [gr.update() for _ in SAVED] + [self._said(str(error))]
+        updates = [gr.update(value=values[knob]) if knob in values else gr.update() for knob in ("preset", *_DECIDED)]
         return [*updates, self._said("")]
 
     def _saved_as(self, name: str, preset: str, *values: Any) -> list[Any]:
         """The menu with the new preset chosen, an empty name field, and a message; nothing but a message on failure."""
-        controls = [knob for knob in SAVED if knob != "preset"]
         try:
-            settings = NoiseOrderSettings.from_dict({"preset": preset, **dict(zip(controls, values))})
+            settings = NoiseOrderSettings.from_dict({"preset": preset, **dict(zip(_DECIDED, values))})
             name = self._saved.save(name, settings)
         except (PresetError, SettingsError) as error:
             return [gr.update(), gr.update(), self._said(f"Not saved: {error}")]

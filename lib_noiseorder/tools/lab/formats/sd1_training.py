@@ -186,8 +186,8 @@ def train_unet(
     cumulative, losses, saved = alpha_bar(), LossLog(log, "UNet"), time.monotonic()
     for step, progress in clock(minutes):
         x0, texts = _batch(latents, prompts, _BATCH, generator, rng)
-        prompted = torch.rand(_BATCH, generator=generator) >= _PROMPT_DROPOUT
-        words = live.text(token_ids([text if kept else "" for text, kept in zip(texts, prompted.tolist())])).last_hidden_state
+        kept = torch.rand(_BATCH, generator=generator) >= _PROMPT_DROPOUT
+        words = live.text(token_ids([text if keep else "" for text, keep in zip(texts, kept.tolist())])).last_hidden_state
         timestep, eps = _timesteps(generator, progress), torch.randn(x0.shape, generator=generator)
         signal = cumulative[timestep].view(-1, 1, 1, 1)
         noisy = (signal.sqrt() * x0 + (1 - signal).sqrt() * eps).contiguous(memory_format=torch.channels_last)
@@ -195,7 +195,7 @@ def train_unet(
         error = ((prediction - eps).square() * (1 / signal).clamp(max=_MAX_LAYOUT_WEIGHT) / 4).mean()
         loss = error
         if foreteller is not None:
-            loss = loss + _FORETELLING * (foreteller(words[prompted, :_WORDS]) - x0[prompted]).square().mean()
+            loss = loss + _FORETELLING * (foreteller(words[kept, :_WORDS]) - x0[kept]).square().mean()
         loss.backward()
         optimiser.step(step, progress)
         average.update(step)
