@@ -1,5 +1,5 @@
 // The panel's live lines: what the settings will cost, what is wrong with a typed value, what the last pictures got.
-// All figures come from the page and from the table that lib_noiseorder/webui/panel/cost_table.py writes into it.
+// lib_noiseorder/webui/panel/cost_line.py reckons; this file tells it what the page is about to make.
 "use strict";
 
 (function() {
@@ -7,6 +7,7 @@
     const PREFIX = "Noise Order: ", TROUBLE = "⚠"; // as lib_noiseorder/webui/job/outcome.py writes them
     const EVERY_MS = 400; // pasting and presets set values without an event that bubbles, so look now and then
     const LOADING_MS = 3000;
+    const HIDDEN = "noise-order-hidden";
 
     const element = (id) => document.getElementById(id) || gradioApp().querySelector(`#${id}`);
     const part = (tab, name) => element(`${tab}_noise_order_${name}`);
@@ -22,113 +23,58 @@
         line.classList.toggle("noise-order-warning", Boolean(warns));
     }
 
-    // -- the cost table ----------------------------------------------------------------------------------------------
-
-    const known = {};
-
-    function costTable(tab) {
-        const holder = part(tab, "cost_table");
-        if (!holder) return null;
-        const source = holder.getAttribute("data-table");
-        if (!known[tab] || known[tab].source !== source) known[tab] = {source, parsed: JSON.parse(source)};
-        return known[tab].parsed;
+    function click(tab, name) {
+        const button = part(tab, name);
+        if (button) button.click();
     }
 
-    function refresh() {
-        for (const tab of TABS) {
-            const button = part(tab, "refresh");
-            if (button) button.click();
-        }
+    // -- what the page is about to make: the server reckons what it costs -------------------------------------------------
+
+    // The next pictures' seeds, as the setting "chosen" writes them; "" for those that are yet to be drawn.
+    function seeds(tab) {
+        const pictures = number(element(`${tab}_batch_count`)) * number(element(`${tab}_batch_size`)) || 1;
+        const seed = number(element(`${tab}_seed`)), varied = ticked(element(`${tab}_subseed_show`));
+        const another = number(element(`${tab}_subseed`));
+        const varies = varied && number(element(`${tab}_subseed_strength`)) !== 0;
+        const of = (n) => !(seed >= 0) ? "" : varies ? (another >= 0 ? `${seed}+${another + n}` : `${seed}`) : `${seed + n}`;
+        return Array.from({length: pictures}, (_, n) => of(n));
     }
 
-    // -- cost --------------------------------------------------------------------------------------------------------
-
-    // What the page is about to sample: steps taken, evaluations per step, guidance.
-    function sampling(tab, about) {
-        const samplerName = text(element(`${tab}_sampling`));
-        const sampler = about.samplers[samplerName] || {evaluations: 1, euler: false};
-        const steps = number(element(`${tab}_steps`));
-        let taken = steps;
-        if (tab === "img2img" && !(window.opts && window.opts.img2img_fix_steps)) {
-            taken = Math.floor(Math.min(number(element("img2img_denoising_strength")), 0.999) * steps) + 1;
-        }
-        const guided = number(element(`${tab}_cfg_scale`)) !== 1;
-        return {steps, taken, guided, sampler, evaluations: taken * sampler.evaluations * (guided ? 2 : 1)};
-    }
-
-    // The second pass of hires fix where its noise is ordered, too: as many steps, and the sampler, that it has of its own.
-    function hiresSampling(tab, about, run) {
-        if (!(tab === "txt2img" && ticked(element("txt2img_hr-checkbox")) && ticked(part(tab, "hires_pass")))) return null;
-        const sampler = about.samplers[text(element("hr_sampler"))] || run.sampler;
+    function page(tab) {
+        const hires = tab === "txt2img" && ticked(element("txt2img_hr-checkbox"));
         const cfg = element("txt2img_hr_cfg");
-        const guided = cfg ? number(cfg) !== 1 : run.guided;
-        return {...run, taken: number(element("txt2img_hires_steps")) || run.steps, guided, sampler};
+        return JSON.stringify({
+            steps: number(element(`${tab}_steps`)),
+            sampler: text(element(`${tab}_sampling`)),
+            guidance: number(element(`${tab}_cfg_scale`)),
+            denoising: tab === "img2img" ? number(element("img2img_denoising_strength")) : null,
+            hires: hires ? {
+                sampler: text(element("hr_sampler")),
+                guidance: cfg ? number(cfg) : null,
+                steps: number(element("txt2img_hires_steps")) || 0,
+            } : null,
+            seeds: seeds(tab),
+        });
     }
 
-    function selectionCost(costs, draws, steps) {
-        const at = (costByLeastSteps) => costByLeastSteps.filter(([from]) => from <= steps).reduce((_, [, cost]) => cost, 0);
-        return draws ? at(costs[2]) + (draws - 2) * (at(costs[3]) - at(costs[2])) : at(costs.own);
+    function settings(tab) {
+        const fields = part(tab, "accordion").querySelectorAll("input, textarea");
+        return [...fields].map((one) => one.type === "checkbox" ? one.checked : one.value).join("\n");
     }
 
-    // Whether `chosen` names the draw of every picture that is about to be made, in this pass of its sampler.
-    function replayed(tab, pass) {
-        const entries = text(part(tab, "chosen")).replaceAll(",", " ").split(" ").filter((entry) => entry);
-        const drawn = (entry) => Number(entry.split(":").pop().split("/")[pass] || 0) > 0;
-        if (entries.length === 1 && !entries[0].includes(":")) return drawn(entries[0]);
-        const pictures = number(element(`${tab}_batch_count`)) * number(element(`${tab}_batch_size`));
-        const varied = ticked(element(`${tab}_subseed_show`)) && number(element(`${tab}_subseed_strength`)) !== 0;
-        const seeds = [text(element(`${tab}_seed`))];
-        if (varied) seeds.push(`${seeds[0]}+${text(element(`${tab}_subseed`))}`);
-        return pictures === 1 && entries.some((entry) => seeds.includes(entry.split(":")[0]) && drawn(entry));
-    }
-
-    // Least and most extra evaluations (the checkpoint's kind may not be known yet), and what stands in the way.
-    function cost(tab, about, run, pass = 0) {
-        const weights = ["layout", "structure", "detail"].map((stage) => number(part(tab, `${stage}_weight`)));
-        const asked = weights.filter((weight) => weight !== 0).length;
-        const injects = number(part(tab, "strength")) !== 0;
-        if (injects && !asked) return {warning: "All three weights are 0: there is nothing to inject. Set one, or strength 0."};
-        const selection = text(part(tab, "selection"));
-        const extra = [0, 0].fill(injects ? asked : 0);
-        if (selection !== "off" && replayed(tab, pass)) return {extra};
-        if (selection === "off") {
-            const same = !injects && !text(part(tab, "chosen")) && number(part(tab, "erasure_samples")) === 1 && number(part(tab, "noise_scale")) === 1;
-            return same ? {warning: "These settings leave the noise as it is."} : {extra};
+    // What the server's answer says of the panel: which controls have no effect, and whether the formulas are in use.
+    function follow(tab, cost) {
+        const said = (name) => JSON.parse(cost.getAttribute(`data-${name}`) || "null");
+        const effect = said("effect");
+        if (!effect) return;
+        for (const name in effect) {
+            const holder = part(tab, name);
+            if (holder) holder.classList.toggle(HIDDEN, !effect[name]);
         }
-        const draws = number(part(tab, "selection_draws"));
-        if (draws === 1) return {warning: "Selection compares at least 2 noises; with 1 there is nothing to choose."};
-        const kind = `${selection} ${run.guided ? "guided" : "unguided"} ${run.sampler.euler ? "euler" : "other"}`;
-        const families = about.family ? [about.family] : Object.keys(about.selection);
-        const counts = families.map((family) => selectionCost(about.selection[family][kind], draws, run.taken));
-        if (!Math.max(...counts)) {
-            const few = `${run.taken} ${run.taken === 1 ? "step" : "steps"}`;
-            return {warning: `${few}: too few to compare noises within Automatic's cost limit. Nothing is compared.`};
-        }
-        return {extra: [extra[0] + Math.min(...counts), extra[1] + Math.max(...counts)]};
-    }
-
-    function between(low, high, mark = "") {
-        return low === high ? `${mark}${low}` : `${mark}${low} to ${mark}${high}`;
-    }
-
-    function costLine(tab, about) {
-        const run = sampling(tab, about);
-        const {warning, extra} = cost(tab, about, run);
-        if (warning) return {line: `⚠ ${warning}`, warns: true};
-        const copies = ticked(part(tab, "compare_with_off"));
-        const plain = copies ? "; the plain copies: +100 %" : "";
-        if (extra[1] === 0) return {line: `No extra model evaluations${plain}`};
-        const noun = extra[1] === 1 ? "evaluation" : "evaluations";
-        let line = `≈ ${between(...extra)} extra model ${noun}`;
-        if (run.evaluations > 0 && !run.sampler["own steps"]) {
-            const hires = tab === "txt2img" && ticked(element("txt2img_hr-checkbox")) ? " of the first pass" : "";
-            const shares = extra.map((count) => Math.round(100 * count / run.evaluations));
-            line += `: ${between(...shares, "+")} % at ${run.taken} steps${hires}`;
-        }
-        const second = hiresSampling(tab, about, run);
-        const again = second && cost(tab, about, second, 1).extra;
-        if (again && again[1] > 0) line += `; ${between(...again)} more in the hires pass`;
-        return {line: line + plain};
+        const formulas = said("formulas"), before = last[`${tab} formulas`] || false;
+        last[`${tab} formulas`] = formulas;
+        const label = part(tab, "formulas").querySelector(".label-wrap");
+        if (formulas !== before && label && label.classList.contains("open") !== formulas) label.click();
     }
 
     // -- what happened -----------------------------------------------------------------------------------------------
@@ -146,10 +92,10 @@
     function typedIn(target) {
         if (!(target instanceof HTMLInputElement) || target.type !== "number") return null;
         for (const tab of TABS) {
-            const about = target.closest(`#${tab}_noise_order_accordion`) && costTable(tab);
-            for (const name in about ? about.ranges : {}) {
+            const ranges = target.closest(`#${tab}_noise_order_accordion`) ? JSON.parse(part(tab, "ranges").dataset.ranges) : {};
+            for (const name in ranges) {
                 const holder = part(tab, name);
-                if (holder && holder.contains(target)) return {tab, holder, range: about.ranges[name]};
+                if (holder && holder.contains(target)) return {tab, holder, range: ranges[name]};
             }
         }
         return null;
@@ -202,22 +148,40 @@
         return before !== undefined && before !== value;
     }
 
+    // The text below the picture that is shown; its seed is kept, too, so that "Use this noise again" makes it again.
+    function shownInfotext(tab) {
+        const shown = element(`html_info_${tab}`), infotext = shown ? shown.innerText.trim() : "";
+        const seed = /(?:^|, )Seed: (\d+)/m.exec(infotext), input = field(element(`${tab}_seed`));
+        if (seed && input) {
+            input.value = seed[1];
+            input.dispatchEvent(new Event("input", {bubbles: true}));
+        }
+        return infotext;
+    }
+
     function update() {
+        const checkpoint = changed("checkpoint", text(element("setting_sd_model_checkpoint")));
         for (const tab of TABS) {
             const lines = outcome(tab), line = lines.join(" · ");
             const troubled = lines.some((said) => said.endsWith(TROUBLE));
             say(part(tab, "outcome"), line && `Last time: ${line}`, troubled);
-            if (changed(`${tab} outcome`, line)) refresh();
-            const cost = part(tab, "cost"), about = costTable(tab), open = visible(part(tab, "menu"));
-            if (open && !last[`${tab} open`]) refresh(); // a closed panel asks the server nothing
+            const made = changed(`${tab} outcome`, line), open = visible(part(tab, "menu"));
+            if ((open && !last[`${tab} open`]) || made) click(tab, "refresh"); // a closed panel asks the server nothing
+            if (open && (!last[`${tab} open`] || made)) last[`${tab} asked`] = undefined;
             last[`${tab} open`] = open;
-            if (about && open) {
-                const {line, warns} = costLine(tab, about);
-                say(cost, line, warns);
+            if (checkpoint) setTimeout(() => { last[`${tab} asked`] = undefined; }, LOADING_MS);
+            if (!open) continue;
+            const asks = page(tab) + settings(tab);
+            if (last[`${tab} asked`] !== asks) {
+                last[`${tab} asked`] = asks;
+                click(tab, "reckon");
             }
+            const cost = part(tab, "cost");
+            if (cost) follow(tab, cost);
         }
-        if (changed("checkpoint", text(element("setting_sd_model_checkpoint")))) setTimeout(refresh, LOADING_MS);
     }
+
+    window.noiseOrder = {page, shownInfotext};
 
     onUiLoaded(function() {
         document.addEventListener("input", onTyping, true);

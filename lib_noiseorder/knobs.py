@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 INFOTEXT_PREFIX = "Noise Order"
+FORMULAS, MORE = "formulas", "more"
 
 
 class SettingsError(ValueError):
@@ -28,7 +29,13 @@ class Knob:
     maximum: float | None = None
     step: float | None = None
     choices: tuple[str, ...] = ()
-    advanced: bool = False
+    group: str = ""
+    """FORMULAS: only Custom and Paper use it. MORE: for some. Otherwise everybody sees it."""
+    formerly: tuple[str, ...] = ()
+    """Choices of earlier versions, which are still understood."""
+    makes_the_picture: bool = True
+    """Whether a picture cannot be made again without it."""
+    key: str = ""
     check: Callable[[str], str] | None = None
     """Of a text: brings it into its kept form, or raises a ValueError that names field, value and range."""
     form: str = ""
@@ -36,7 +43,7 @@ class Knob:
 
     @property
     def infotext_key(self) -> str:
-        return f"{INFOTEXT_PREFIX} {self.label.lower()}"
+        return self.key or f"{INFOTEXT_PREFIX} {self.label.lower()}"
 
     @property
     def range(self) -> str:
@@ -54,7 +61,7 @@ class Knob:
         if self.kind is bool:
             valid = isinstance(value, bool)
         elif self.choices:
-            valid = isinstance(value, str) and value in self.choices
+            valid = isinstance(value, str) and value in (*self.choices, *self.formerly)
         elif self.check:
             return self._checked_text(value, self.check)
         else:

@@ -102,7 +102,7 @@ def choose(
     started = time.perf_counter()
     noise = candidate(1)
     given = chosen_draws(settings.chosen, len(noise), seeds)
-    scale = 1.0 if model is None else noise_scale_for(settings.selection, model.family)
+    scale = 1.0 if model is None or settings.selection == "off" else noise_scale_for(model.family)
 
     def scaled(k: int) -> Tensor:
         drawn = noise if k == 1 else candidate(k)
@@ -136,7 +136,8 @@ def _selected(
         report.skip("selection", "selection_draws = 1 leaves nothing to compare")
         return first
     if plan.draws == 1:
-        report.skip("selection", "the sampler takes too few steps for a comparison within its cost limit")
+        steps = len(model.sampler_levels)
+        report.skip("selection", f"extra_cost = {settings.extra_cost:g} buys no comparison at {steps} steps")
         return first
     try:
         noise = select(plan, scaled, model, report, observer).noise
@@ -150,13 +151,13 @@ def _selected(
 
 def _plan(settings: NoiseOrderSettings, model: Model) -> SelectionPlan:
     return plan_for(
-        settings.selection,
         model.family,
         model.guidance,
-        model.takes_euler_steps,
-        settings.selection_draws,
-        len(model.sampler_levels),
-        model.reuses_answers,
+        steps=len(model.sampler_levels),
+        extra_cost=settings.extra_cost,
+        draws=settings.selection_draws,
+        takes_euler_steps=model.takes_euler_steps,
+        reuses_answers=model.reuses_answers,
     )
 
 

@@ -5,7 +5,7 @@ docs/evidence-log.md has the figures that the plans below were chosen by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 QUESTIONS = {"response": 0, "cond_error": 1, "cond_uncond_distance": 2}
@@ -102,8 +102,8 @@ def extra_evaluations(
     return plan.evaluations(guidance) - (plan.reusable(guidance, takes_euler_steps, whole_calls) if reuses_answers else 0)
 
 
-COST_LIMIT = 0.4
-"""What Automatic may add to a sampler's evaluations, as a share of them."""
+EXTRA_COST = 0.4
+"""What Automatic may add to a sampler's evaluations, as a share of them, where nothing else is said."""
 PLANNED_FOR = 16
 """Sampler steps that the plans below are given for; `plan_for` follows the same share of another number of steps."""
 AUTOMATIC: Mapping[str, SelectionPlan] = {
@@ -111,75 +111,75 @@ AUTOMATIC: Mapping[str, SelectionPlan] = {
     "flow": SelectionPlan(draws=2, steps=4, preview_share=None, question="cond_uncond_distance", judging_share=0.1),
 }
 """The best confirmed plan at no more than 40 % more evaluations, by kind of model; docs/evidence.md has the figures."""
-AUTOMATIC_NOISE_SCALE: Mapping[str, float] = {"eps": 1.0, "flow": 0.95}
-"""What Automatic multiplies the draws by."""
 FIRST_PREDICTION_ONLY: Mapping[str, SelectionPlan] = {
     "eps": AUTOMATIC["eps"],
     "flow": SelectionPlan(draws=3, steps=1, preview_share=0.6, question="cond_error", judging_share=0.1),
 }
 """Automatic where no more than the sampler's first call can be answered from what was asked already."""
-LIGHT: Mapping[str, SelectionPlan] = {
+CHEAPEST: Mapping[str, SelectionPlan] = {
     "eps": SelectionPlan(draws=2, steps=1, preview_share=None, question="response"),
     "flow": SelectionPlan(draws=2, steps=1, preview_share=None, question="cond_error", judging_share=0.5),
 }
-"""At most three evaluations more; four where a host cannot reuse an answer that was asked with the prompt only."""
+"""Where the extra cost buys nothing of the above: three evaluations, or four where a host cannot reuse an answer that was
+asked with the prompt only."""
+_NOISE_SCALE: Mapping[str, float] = {"eps": 1.0, "flow": 0.95}
 
 
-def noise_scale_for(selection: str, family: str) -> float:
+def noise_scale_for(family: str) -> float:
     """What the draws of a selection are multiplied by."""
-    return AUTOMATIC_NOISE_SCALE[_known(family)] if selection == "automatic" else 1.0
+    return _NOISE_SCALE[_known(family)]
 
 
 def plan_for(
-    selection: str,
     family: str,
     guidance: float,
-    takes_euler_steps: bool = True,
-    draws: int = 0,
+    *,
     steps: int = PLANNED_FOR,
+    extra_cost: float = EXTRA_COST,
+    draws: int = 0,
+    takes_euler_steps: bool = True,
     reuses_answers: bool = True,
 ) -> SelectionPlan:
-    """The plan for a model and its sampler.
+    """The closest look that an extra cost buys.
+
+    As many noises are compared as it would buy with PLANNED_FOR steps, fewer where the sampler takes too few steps for that.
 
     Args:
-        selection: "automatic" or "light".
         family: "flow" for flow models; anything else is treated as "eps".
         guidance: at 1 the model is never asked without the prompt, so there is no distance between its answers.
+        steps: how many steps the sampler takes.
+        extra_cost: the most that a comparison may add to the sampler's evaluations, as a share of them.
+        draws: how many noises to compare, whatever it costs; 0 leaves it to the extra cost.
         takes_euler_steps, reuses_answers: as in `lib_noiseorder.model.Model`.
-        draws: how many noises to compare; 0 keeps the plan's own number.
-        steps: how many steps the sampler takes. Automatic compares fewer noises, or none (a plan of one draw), where
-            it would cost more than COST_LIMIT; an explicit number of draws is done whatever it costs.
+
+    Returns:
+        The plan; one of a single draw, which compares nothing, where the extra cost buys none.
 
     Raises:
-        ValueError: another selection, or more than 16 draws.
+        ValueError: more than MOST_DRAWS draws.
     """
-    if selection not in ("automatic", "light"):
-        raise ValueError(f"selection must be automatic or light, got {selection!r}")
-    if selection == "light":
-        plan = LIGHT[_known(family)]
-    else:
-        plan = (AUTOMATIC if takes_euler_steps and reuses_answers else FIRST_PREDICTION_ONLY)[_known(family)]
-    if guidance == 1 and plan.question == "cond_uncond_distance":
-        plan = replace(plan, question="cond_error")
-    if plan.steps > 1:
-        plan = replace(plan, steps=max(1, round(plan.steps * steps / PLANNED_FOR)))
-    if draws:
-        return replace(plan, draws=draws)
-    if selection == "light":
-        return plan
-    limit = COST_LIMIT * steps * (1 if guidance == 1 else 2)
-    return _affordable(plan, limit, lambda smaller: extra_evaluations(smaller, guidance, takes_euler_steps, reuses_answers))
+    family, per_step = _known(family), 1 if guidance == 1 else 2
+    plans = [AUTOMATIC if takes_euler_steps and reuses_answers else FIRST_PREDICTION_ONLY, CHEAPEST]
+
+    def affordable(plan: SelectionPlan, steps: int, reuses: bool) -> bool:
+        return extra_evaluations(plan, guidance, takes_euler_steps, reuses) <= extra_cost * steps * per_step + _ROUNDING
+
+    for plan in (plans[family] for plans in plans):
+        if guidance == 1 and plan.question == "cond_uncond_distance":
+            plan = replace(plan, question="cond_error")
+        followed = max(1, round(plan.steps * steps / PLANNED_FOR))
+        if draws:
+            return replace(plan, draws=draws, steps=followed)
+        bought = next((n for n in range(MOST_DRAWS, 2, -1) if affordable(replace(plan, draws=n), PLANNED_FOR, True)), 2)
+        for fewer in range(bought, 1, -1):
+            for shorter in range(followed, max(followed // 2, 1) - 1, -1):
+                if affordable(smaller := replace(plan, draws=fewer, steps=shorter), steps, reuses_answers):
+                    return smaller
+    return replace(plans[-1][family], draws=1)
+
+
+_ROUNDING = 1e-9
 
 
 def _known(family: str) -> str:
     return "flow" if family == "flow" else "eps"
-
-
-def _affordable(plan: SelectionPlan, limit: float, cost: Callable[[SelectionPlan], int]) -> SelectionPlan:
-    """The closest look within the limit: the plan itself, with one step less, or with fewer draws; one draw if none is."""
-    for draws in range(plan.draws, 1, -1):
-        for steps in range(plan.steps, max(plan.steps - 2, 0), -1):
-            smaller = replace(plan, draws=draws, steps=steps)
-            if cost(smaller) <= limit:
-                return smaller
-    return replace(plan, draws=1)

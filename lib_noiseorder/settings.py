@@ -1,6 +1,6 @@
 """Every knob once: name, label, meaning, range, default, infotext key and API key.
 
-The panel, the API, the infotext, the grid axes and README's table are all made from this file. The API key of a knob
+The panel, the API, the infotext, the grid axes and docs/settings.md are all made from this file. The API key of a knob
 is its field name; the order of the fields is the order of the panel's flat argument list and only ever grows at its end.
 """
 
@@ -14,17 +14,22 @@ from typing import Any
 
 from . import chosen as chosen_setting
 from .infotexts import parameters
-from .knobs import INFOTEXT_PREFIX, Knob, SettingsError, setting, shown
+from .knobs import FORMULAS, INFOTEXT_PREFIX, MORE, Knob, SettingsError, setting, shown
+from .plans import EXTRA_COST
 
 CUSTOM = "Custom"
+RECOMMENDED = "Automatic"
+"""The preset that counts where nothing else is said."""
 
-_NO_INJECTION = {"erasure_samples": 1, "strength": 0.0, "noise_scale": 1.0, "selection_draws": 0}
+_NO_INJECTION = {"selection": "automatic", "erasure_samples": 1, "strength": 0.0, "noise_scale": 1.0}
+LIGHT, PAPER = "Light", "Paper"
+_LIGHT_COST = 0.2
 
 PRESETS: dict[str, dict[str, Any]] = {
     CUSTOM: {},
-    "Automatic": {"selection": "automatic", **_NO_INJECTION},
-    "Light": {"selection": "light", **_NO_INJECTION},
-    "Paper": {
+    RECOMMENDED: _NO_INJECTION,
+    LIGHT: {**_NO_INJECTION, "extra_cost": _LIGHT_COST},
+    PAPER: {
         "selection": "off",
         "erasure_samples": 4,
         "strength": 0.1,
@@ -41,16 +46,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 """What each preset decides. Custom decides nothing."""
 
-RECOMMENDED = "Automatic"
-"""The preset that a panel starts with."""
 
-
-def _weight(stage: str, decides: str, default: float = 1.0) -> Any:
+def _weight(stage: str, decides: str) -> Any:
     return setting(
-        default,
+        1.0,
         f"{stage.capitalize()} weight",
-        f"How much the model's answer at the {stage} timestep counts ({decides}). 0 saves its evaluation.",
-        minimum=-2.0, maximum=2.0, step=0.05,
+        f"How much the model's answer at the {stage} timestep counts ({decides}). 0 does not ask.",
+        minimum=-2.0, maximum=2.0, step=0.05, group=FORMULAS,
     )  # fmt: skip
 
 
@@ -58,8 +60,8 @@ def _timestep(stage: str, default: float) -> Any:
     return setting(
         default,
         f"{stage.capitalize()} timestep",
-        f"Where in the model's noise schedule the {stage} is asked for: 1 is pure noise, near 0 the finished picture.",
-        minimum=0.01, maximum=1.0, step=0.01, advanced=True,
+        f"Where the model is asked about the {stage}: 1 is pure noise, near 0 the finished picture.",
+        minimum=0.01, maximum=1.0, step=0.01, group=FORMULAS,
     )  # fmt: skip
 
 
@@ -67,31 +69,31 @@ def _timestep(stage: str, default: float) -> Any:
 class NoiseOrderSettings:
     """All settings of one generation; immutable, validated when made.
 
-    What is named counts, by whatever way it comes (keyword, mapping, flat arguments, infotext, a node's inputs): a preset
-    decides the fields that are not named, and a named value that contradicts the preset is refused.
+    One rule, by whatever way the settings come (keywords, mapping, flat arguments, infotext, a node's inputs, a grid's axes):
+
+    * what is named counts; whoever names anything wants it, unless `enabled` says no;
+    * without a preset it is Automatic, or Custom where one of the formulas' settings is named;
+    * a preset decides what is not named, and a named value that contradicts it is refused.
     """
 
-    enabled: bool = setting(False, "Enable", "Replace the random initial noise by noise put in order.")
+    enabled: bool = setting(False, "Enable", "Replace the random initial noise by noise put in order.", makes_the_picture=False)
     preset: str = setting(
-        CUSTOM,
+        RECOMMENDED,
         "Preset",
-        "Automatic: the best of several noises of the seed, for up to 40 % more evaluations; helps flow models and some eps "
-        "models. Light: the better of two, for two to four evaluations; helps some eps models. Paper: the formulas to the "
-        "letter. Custom: the controls below.",
-        choices=tuple(PRESETS),
-    )
+        "Automatic compares several noises and keeps the best, Light for half the cost. Paper, Custom: the paper's formulas.",
+        choices=tuple(PRESETS), key=INFOTEXT_PREFIX,
+    )  # fmt: skip
     erasure_samples: int = setting(
         4,
         "Erasure draws",
-        "How many independent noises are summed, so that no single draw's accidental semantics survives. "
-        "1 keeps the seed's own noise. Costs no evaluation.",
-        minimum=1, maximum=64, step=1,
+        "How many noises are added up, so that no single one decides. 1 keeps the seed's own. Costs nothing.",
+        minimum=1, maximum=64, step=1, group=FORMULAS,
     )  # fmt: skip
     strength: float = setting(
         0.1,
         "Strength",
-        "How much of the model's own predictions for the prompt is mixed into the noise (δ in the paper). 0 asks nothing.",
-        minimum=-2.0, maximum=2.0, step=0.01,
+        "How much of what the model predicts for the prompt is mixed into the noise (δ in the paper). 0 does not ask.",
+        minimum=-2.0, maximum=2.0, step=0.01, group=FORMULAS,
     )  # fmt: skip
     layout_weight: float = _weight("layout", "early steps: what goes where")
     structure_weight: float = _weight("structure", "middle steps: shapes")
@@ -99,21 +101,20 @@ class NoiseOrderSettings:
     injection: str = setting(
         "calibrated",
         "Injection",
-        "calibrated: every picture's noise keeps its own mean and standard deviation. "
-        "literal: the paper's formula as printed, which lets the noise grow.",
-        choices=("calibrated", "literal"), advanced=True,
+        "calibrated keeps the noise's mean and standard deviation. literal is the formula as printed: the noise grows.",
+        choices=("calibrated", "literal"), group=FORMULAS,
     )  # fmt: skip
     strength_schedule: str = setting(
         "constant",
         "Strength schedule",
         "How the strength fades from the layout to the detail timestep.",
-        choices=("constant", "linear", "cosine"), advanced=True,
+        choices=("constant", "linear", "cosine"), group=FORMULAS,
     )  # fmt: skip
     noise_scale: float = setting(
         1.0,
         "Noise scale",
         "Multiplies the finished noise. 0.9 gives calmer pictures with a little less variety.",
-        minimum=0.5, maximum=1.5, step=0.01, advanced=True,
+        minimum=0.5, maximum=1.5, step=0.01, group=FORMULAS,
     )  # fmt: skip
     layout_timestep: float = _timestep("layout", 0.9)
     structure_timestep: float = _timestep("structure", 0.5)
@@ -121,44 +122,42 @@ class NoiseOrderSettings:
     selection: str = setting(
         "off",
         "Selection",
-        "Compare several noises of the seed by what the model sees coming, and keep the one it can best believe in. "
-        "automatic: a careful look. light: a quick one. off: no comparison.",
-        choices=("off", "light", "automatic"), advanced=True,
+        "automatic compares several such noises and keeps the best. off compares nothing.",
+        choices=("off", "automatic"), formerly=("light",), group=FORMULAS,
     )  # fmt: skip
     selection_draws: int = setting(
         0,
         "Selection draws",
-        "How many noises are compared; 0 leaves it to the kind of model and the number of steps (2 to 7).",
-        minimum=0, maximum=16, step=1, advanced=True,
+        "How many noises are compared, whatever that costs. 0 leaves it to the extra cost.",
+        minimum=0, maximum=16, step=1, group=MORE,
     )  # fmt: skip
     compare_with_off: bool = setting(
-        False,
-        "Compare with off",
-        "Also make the plain copy of each picture, with the same seed and without Noise Order, next to it in the gallery.",
+        False, "Compare with off", "Also make each picture without it. Doubles the time.", makes_the_picture=False
     )
     show_injected: bool = setting(
         False,
-        "Show what is injected",
-        "Add a sheet per picture to the gallery: the noise before and after with their spectra, and what the model saw in it.",
+        "Show what was compared",
+        "Add a sheet to the gallery: the noises compared, or what the formulas changed.",
+        makes_the_picture=False,
     )
-    hires_pass: bool = setting(
-        False,
-        "Order the hires pass",
-        "In hires fix, put the second pass's noise in order, too. Its injection fades with the denoising strength.",
-        advanced=True,
-    )
+    hires_pass: bool = setting(False, "Order the hires pass", "In hires fix, order the second pass's noise, too.", group=MORE)
     inner_passes: bool = setting(
         False,
         "Order inner passes",
-        "Also order the noise of pictures that other scripts make inside a picture, as ADetailer does.",
-        advanced=True,
+        "Also for pictures that other scripts make inside a picture, as ADetailer does.",
+        group=MORE,
     )
-
     chosen: str = setting(
         "",
         "Chosen",
-        "Which draw a seed gets without comparing: seed:draw. Pasting a picture's infotext fills it in.",
+        "Noises to use again without comparing. Pasting a picture's infotext fills it in.",
         check=chosen_setting.check, form=chosen_setting.RANGE,
+    )  # fmt: skip
+    extra_cost: float = setting(
+        EXTRA_COST,
+        "Extra cost",
+        "0.4 is up to 40 % more work than the picture alone. More compares more noises.",
+        minimum=0.0, maximum=4.0, step=0.05,
     )  # fmt: skip
 
     def __init__(self, **named: Any) -> None:
@@ -167,12 +166,15 @@ class NoiseOrderSettings:
             SettingsError: an unknown name (the nearest known one is told), a value of the wrong type or out of its range,
                 or one that contradicts the preset.
         """
+        if named.get("selection") == "light":  # 0.1's word for a small extra cost
+            named = {"extra_cost": _LIGHT_COST, **named, "selection": "automatic"}
         for name in named:
             if name not in KNOB:
                 near = difflib.get_close_matches(str(name), KNOB, n=1, cutoff=0)
                 raise SettingsError(f"{INFOTEXT_PREFIX}: unknown setting {str(name)[:80]!r}; did you mean {near[0]!r}?")
         values = {name: KNOB[name].checked(value) for name, value in named.items()}
-        preset = values.get("preset", KNOB["preset"].default)
+        values.setdefault("enabled", bool(values))
+        preset = values.setdefault("preset", CUSTOM if any(KNOB[name].group == FORMULAS for name in values) else RECOMMENDED)
         for name, decided in PRESETS[preset].items():
             if values.setdefault(name, decided) != decided:
                 raise _contradiction(preset, name, values[name])
@@ -185,20 +187,30 @@ class NoiseOrderSettings:
             )
 
     def changed(self, **values: Any) -> NoiseOrderSettings:
-        """These settings with some knobs turned, as in the panel: a preset brings its values along, and a knob that the
-        preset decides makes it Custom.
+        """These settings with some knobs turned, as on a panel: another preset brings its own values along, and one of the
+        formulas' knobs makes a preset Custom.
 
         Raises:
             SettingsError: as `from_dict`.
         """
-        merged = self.to_dict()
-        preset = KNOB["preset"].checked(values.get("preset", self.preset))
-        if "preset" in values:
-            merged.update(PRESETS[preset])
-        merged.update(values)
-        if any(merged[name] != decided for name, decided in PRESETS[preset].items()):
-            merged["preset"] = CUSTOM
-        return self.from_dict(merged)
+        kept = self.named()
+        decided = PRESETS[self.preset]
+        turns_to_custom = self.preset != CUSTOM and any(name in KNOB and KNOB[name].group == FORMULAS for name in values)
+        if "preset" in values or turns_to_custom or any(decided.get(name, value) != value for name, value in values.items()):
+            kept = {name: value for name, value in kept.items() if name != "preset" and KNOB[name].group != FORMULAS}
+        return self.from_dict({**kept, **values})
+
+    def named(self) -> dict[str, Any]:
+        """The fewest named values that mean the same: `enabled`, the preset, and what neither it nor the defaults decide."""
+        usual = {knob.name: knob.default for knob in KNOBS} | PRESETS[self.preset]
+        values = self.to_dict()
+        return {name: value for name, value in values.items() if name in ("enabled", "preset") or value != usual[name]}
+
+    def to_form(self) -> dict[str, Any]:
+        """Every knob's value as a panel shows it: the formulas' knobs, where their preset does not use them, at their defaults.
+        `from_form` reads it back."""
+        unused = self.preset in (RECOMMENDED, LIGHT)
+        return {knob.name: knob.default if unused and knob.group == FORMULAS else getattr(self, knob.name) for knob in KNOBS}
 
     def to_dict(self) -> dict[str, Any]:
         """Every knob by its API key, as plain JSON values."""
@@ -206,7 +218,7 @@ class NoiseOrderSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NoiseOrderSettings:
-        """Settings from API keys; knobs not named keep their defaults.
+        """Settings from API keys.
 
         Raises:
             SettingsError: not a mapping, an unknown key (the nearest known one is named), or a bad value.
@@ -219,6 +231,8 @@ class NoiseOrderSettings:
     def from_args(cls, args: Sequence[Any]) -> NoiseOrderSettings:
         """Settings from an API's `args`: one object as the first value, or a flat list in the order of the knobs.
 
+        The hosts fill a short list up with what their panel starts with, so a list is read as a form is (`from_form`).
+
         Raises:
             SettingsError: too many values, or as `from_dict`.
         """
@@ -228,12 +242,25 @@ class NoiseOrderSettings:
             return cls.from_dict(args[0])
         if len(args) > len(KNOBS):
             raise SettingsError(f"{INFOTEXT_PREFIX}: args has {len(args)} values, at most {len(KNOBS)} are known")
-        return cls(**{knob.name: value for knob, value in zip(KNOBS, args)})
+        return cls.from_form({knob.name: value for knob, value in zip(KNOBS, args)})
+
+    @classmethod
+    def from_form(cls, values: Mapping[str, Any]) -> NoiseOrderSettings:
+        """Settings from something in which every knob has a value, touched or not: a default is no wish, the preset decides.
+
+        Raises:
+            SettingsError: as `from_dict`.
+        """
+        touched = {
+            name: value
+            for name, value in values.items()
+            if name in ("enabled", "preset") or name not in KNOB or KNOB[name].checked(value) != KNOB[name].default
+        }
+        return cls.from_dict(touched)
 
     def to_infotext(self) -> dict[str, str]:
-        """Every knob by its infotext key, as text; an empty text is left out."""
-        texts = {knob.infotext_key: str(getattr(self, knob.name)) for knob in KNOBS}
-        return {key: text for key, text in texts.items() if text}
+        """What is needed to make the picture again, by infotext key, as text."""
+        return {KNOB[name].infotext_key: str(value) for name, value in self.named().items() if KNOB[name].makes_the_picture}
 
     @classmethod
     def from_infotext(cls, infotext: Mapping[str, Any] | str) -> NoiseOrderSettings:
@@ -247,8 +274,19 @@ class NoiseOrderSettings:
         """
         if isinstance(infotext, str):
             infotext = parameters(infotext)
-        named = {knob.name: knob.parsed(infotext[knob.infotext_key]) for knob in KNOBS if knob.infotext_key in infotext}
-        return cls(**{**named, "chosen": chosen_in(infotext)})
+        named = named_in(infotext)
+        chosen = chosen_in(infotext)
+        return cls(**({**named, "chosen": chosen} if chosen else named))
+
+
+def named_in(infotext: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs that an infotext's parameters name, but for `chosen`.
+
+    Raises:
+        SettingsError: a knob's text is no value of its range.
+    """
+    keys = [("preset", _PRESET_IN_0_1), *((knob.name, knob.infotext_key) for knob in KNOBS if knob.name != "chosen")]
+    return {name: KNOB[name].parsed(infotext[key]) for name, key in keys if key in infotext}
 
 
 def chosen_in(infotext: Mapping[str, Any]) -> str:
@@ -289,5 +327,6 @@ HIRES_CHOSEN, EVALUATIONS, SKIPPED, ERROR = (
 """What happened, by infotext key: which draw the picture got, and which one in the hires pass; model evaluations that were
 added; what was left out, and why; why nothing was ordered."""
 
-INFOTEXT_KEYS = frozenset((*(knob.infotext_key for knob in KNOBS), HIRES_CHOSEN, EVALUATIONS, SKIPPED, ERROR))
+_PRESET_IN_0_1 = f"{INFOTEXT_PREFIX} preset"
+INFOTEXT_KEYS = frozenset((*(knob.infotext_key for knob in KNOBS), _PRESET_IN_0_1, HIRES_CHOSEN, EVALUATIONS, SKIPPED, ERROR))
 """Every infotext key of ours."""

@@ -4,9 +4,12 @@ from modules import scripts
 
 if hasattr(scripts.Script, "process_before_every_sampling"):
     from lib_noiseorder.webui import extension
-    from lib_noiseorder.webui.panel import grid_axes, panel
+    from lib_noiseorder.webui.panel import cost_line, grid_axes, panel
 
     class NoiseOrder(scripts.Script):
+        def __init__(self):
+            self.timing = cost_line.Timing()
+
         def title(self):
             return panel.TITLE
 
@@ -15,7 +18,7 @@ if hasattr(scripts.Script, "process_before_every_sampling"):
             return scripts.AlwaysVisible
 
         def ui(self, is_img2img):
-            built = panel.Panel("img2img" if is_img2img else "txt2img")
+            built = panel.Panel("img2img" if is_img2img else "txt2img", self.timing)
             self.infotext_fields = built.infotext_fields
             self.paste_field_names = built.paste_field_names
             return built.components
@@ -30,7 +33,7 @@ if hasattr(scripts.Script, "process_before_every_sampling"):
             extension.before_sampling(p)
 
         def postprocess_batch(self, p, *args, **kwargs):
-            extension.end_batch(p)
+            self.timing.note(extension.end_batch(p))
 
         def postprocess(self, p, processed, *args):
             extension.end_job(p, processed, args, self.args_from)

@@ -20,12 +20,8 @@ from ..model import NoiseLevel
 from ..ordering import order_noise
 from ..report import OrderedNoise, Report, in_one_line
 from ..settings import (
-    CUSTOM,
     INFOTEXT_PREFIX,
-    KNOB,
     KNOBS,
-    PRESETS,
-    RECOMMENDED,
     Knob,
     NoiseOrderSettings,
     SettingsError,
@@ -87,10 +83,8 @@ NODE_CLASS_MAPPINGS = {"NoiseOrder": NoiseOrderNode}
 NODE_DISPLAY_NAME_MAPPINGS = {"NoiseOrder": "Noise Order"}
 
 
-_DEFAULTS = NoiseOrderSettings(enabled=True, preset=RECOMMENDED).to_dict()
-_LEFT_ALONE_IN_0_1 = {name: KNOB[name].default for decided in PRESETS.values() for name in decided}
-"""The inputs that a preset may decide, as a node of version 0.1 that nobody touched has saved them."""
-_NO_WISH = ("enabled", "preset")
+_DEFAULTS = {"enabled": True}
+"""Where a node's inputs start otherwise than the knobs."""
 
 
 def node_settings(values: Mapping[str, Any]) -> NoiseOrderSettings:
@@ -99,22 +93,18 @@ def node_settings(values: Mapping[str, Any]) -> NoiseOrderSettings:
     Raises:
         SettingsError: a value that cannot be used.
     """
-    named = {**_DEFAULTS, **values}
-    if named["preset"] != CUSTOM:
-        left_alone = _LEFT_ALONE_IN_0_1 if _LEFT_ALONE_IN_0_1.items() <= values.items() else _DEFAULTS
-        named = {name: value for name, value in named.items() if name in _NO_WISH or value != left_alone.get(name)}
-    settings = NoiseOrderSettings.from_dict(named)
+    settings = NoiseOrderSettings.from_form({**_DEFAULTS, **values})
     check_without_seeds(settings.chosen)
     return settings
 
 
 def node_input(knob: Knob) -> tuple[Any, dict[str, Any]]:
     """A knob as an input of a node: its type, or list of choices, and its options."""
-    options: dict[str, Any] = {"default": _DEFAULTS[knob.name], "tooltip": knob.help}
-    if knob.advanced:
+    options: dict[str, Any] = {"default": _DEFAULTS.get(knob.name, knob.default), "tooltip": knob.help}
+    if knob.group:
         options["advanced"] = True
     if knob.choices:
-        return list(knob.choices), options
+        return [*knob.choices, *knob.formerly], options
     if knob.check:
         return "STRING", options
     if knob.kind is bool:

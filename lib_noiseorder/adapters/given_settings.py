@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..settings import RECOMMENDED, NoiseOrderSettings
+from ..settings import NoiseOrderSettings
 
 
 def given_settings(settings: NoiseOrderSettings | Mapping[str, Any] | None) -> NoiseOrderSettings:
@@ -17,5 +17,5 @@ def given_settings(settings: NoiseOrderSettings | Mapping[str, Any] | None) -> N
     if isinstance(settings, NoiseOrderSettings):
         return settings
     if settings is None:
-        return NoiseOrderSettings(enabled=True, preset=RECOMMENDED)
+        return NoiseOrderSettings(enabled=True)
     return NoiseOrderSettings.from_dict({"enabled": True, **settings} if isinstance(settings, Mapping) else settings)

@@ -85,7 +85,7 @@ def _demo(options: DemoOptions) -> int:
     if not 1 <= options.pictures <= 12:
         raise ValueError(f"--pictures = {options.pictures} is not an integer from 1 to 12")
     prompt = world.Prompt.parse(options.prompt)
-    settings = NoiseOrderSettings.from_dict({"enabled": True, **(assigned(options.set, "--set") or {"preset": RECOMMENDED})})
+    settings = NoiseOrderSettings.from_dict({"enabled": True, **assigned(options.set, "--set")})
     seeds = list(range(options.seed, options.seed + options.pictures))
     rows, ordered = demo.compare(prompt, settings, options.model, seeds)
     path = options.out or Path(f"noiseorder-{re.sub(r'[^a-z]+', '-', str(prompt))}.png")

@@ -10,6 +10,7 @@ from fastapi import HTTPException
 from modules import errors
 
 from ..chosen import check_with_seeds
+from ..report import Report
 from ..settings import ERROR, INFOTEXT_PREFIX, NoiseOrderSettings, SettingsError
 from .job import outcome, plain_copies, sheets
 from .job.inner_passes import is_inner_pass
@@ -66,11 +67,13 @@ def before_sampling(p: Any) -> None:
         session.wrap_sampler(p)
 
 
-def end_batch(p: Any) -> None:
-    """`postprocess_batch`: take everything off."""
+def end_batch(p: Any) -> Report | None:
+    """`postprocess_batch`: take everything off; what was done to the batch, None if nothing."""
     session = Session.of(p)
-    if session is not None:
-        session.close(p)
+    if session is None:
+        return None
+    session.close(p)
+    return session.report
 
 
 def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:

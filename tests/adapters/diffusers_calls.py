@@ -8,8 +8,8 @@ from lib_noiseorder import NoiseOrderSettings
 
 PLAIN = NoiseOrderSettings(enabled=True, erasure_samples=1, strength=0.0)
 ERASED = NoiseOrderSettings(enabled=True, strength=0.0)
-INJECTED = NoiseOrderSettings(enabled=True)
-LIGHT = NoiseOrderSettings(enabled=True, preset="Light")
+INJECTED = NoiseOrderSettings(preset="Custom")
+COMPARED = NoiseOrderSettings(selection_draws=2)
 FAMILIES = {
     "stable_diffusion": {},
     "stable_diffusion_xl": {},

@@ -17,10 +17,10 @@ from lib_noiseorder.settings import KNOB, KNOBS, PRESETS, RECOMMENDED
 
 from . import comfyui
 
-OFF = {knob.name: knob.default for knob in NODE_KNOBS}
+OFF = {**{knob.name: knob.default for knob in NODE_KNOBS}, "enabled": False, "preset": "Custom"}
 ON = {**OFF, "enabled": True}
 PLAIN = {**ON, "erasure_samples": 1, "strength": 0.0}
-LIGHT = {**ON, "preset": "Light"}
+COMPARED = {**ON, "preset": "Automatic", "selection_draws": 2}
 pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 WORKFLOW = Path(__file__).resolve().parents[2] / "docs/comfyui-workflow.json"
 
@@ -35,9 +35,8 @@ def test_inputs_are_made_from_the_knobs():
     assert set(OF_THE_WEBUI) <= set(KNOB)
     assert inputs["preset"][1]["default"] == RECOMMENDED and inputs["enabled"][1]["default"] is True
     assert inputs["erasure_samples"][0] == "INT" and inputs["erasure_samples"][1]["max"] == 64
-    assert inputs["strength"] == (
-        "FLOAT", {"default": 0.0, "tooltip": inputs["strength"][1]["tooltip"], "min": -2.0, "max": 2.0, "step": 0.01}
-    )  # fmt: skip
+    about = {"tooltip": KNOB["strength"].help, "advanced": True, "min": -2.0, "max": 2.0, "step": 0.01}
+    assert inputs["strength"] == ("FLOAT", {"default": 0.1, **about})
     json.dumps(inputs)
 
 
@@ -54,8 +53,8 @@ def test_inputs_left_alone_follow_the_preset_and_touched_ones_must_agree_with_it
         settings = node_settings({**fresh, "preset": preset})
         assert {name: getattr(settings, name) for name in PRESETS[preset]} == PRESETS[preset]
         assert node_settings({"preset": preset}) == settings
-    assert node_settings({**fresh, "preset": "Custom"}).selection == "automatic", "Custom is what the node shows"
-    for touched in ({"erasure_samples": 4}, {"strength": 0.5}, {"selection": "off"}):
+    assert node_settings({**fresh, "preset": "Custom"}) == NoiseOrderSettings(preset="Custom"), "Custom is what the node shows"
+    for touched in ({"erasure_samples": 2}, {"strength": 0.5}):
         assert "contradicts preset 'Automatic'" in NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, **touched})
     assert NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, "preset": "Paper", "erasure_samples": 4}) is True
     assert "names seeds" in NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, "chosen": "5:3"})
@@ -63,8 +62,13 @@ def test_inputs_left_alone_follow_the_preset_and_touched_ones_must_agree_with_it
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_workflow_of_version_0_1_means_what_it_meant(preset):
-    saved = {knob.name: knob.default for knob in KNOBS if knob.name not in (*OF_THE_WEBUI, "chosen")}
-    assert node_settings({**saved, "enabled": True, "preset": preset}) == NoiseOrderSettings(enabled=True, preset=preset)
+    saved = {knob.name: knob.default for knob in KNOBS if knob.name not in (*OF_THE_WEBUI, "chosen", "extra_cost")}
+    assert node_settings({**saved, "enabled": True, "preset": preset}) == NoiseOrderSettings(preset=preset)
+    turned = {**saved, "enabled": True, "preset": "Custom", "selection": "light", "erasure_samples": 1}
+    assert "light" in NoiseOrderNode.INPUT_TYPES()["optional"]["selection"][0]
+    assert node_settings(turned) == NoiseOrderSettings(
+        preset="Custom", selection="automatic", extra_cost=0.2, erasure_samples=1
+    )
 
 
 def test_an_old_comfyui_is_told():
@@ -194,7 +198,8 @@ def test_selection_is_counted_and_the_winners_answers_are_not_paid_twice(host, k
     more = (evaluations_of(seen) - evaluations_of(before)) / batch
     assert more == int(line.split()[0]) > 0, "as the log says"
     family = "flow" if kind != "sd15" else "eps"
-    plan = plan_for(preset.lower(), family, 3.0, sampler == "euler", steps=16)
+    cost = NoiseOrderSettings(preset=preset).extra_cost
+    plan = plan_for(family, 3.0, takes_euler_steps=sampler == "euler", steps=16, extra_cost=cost)
     announced = extra_evaluations(plan, 3.0, sampler == "euler")
     # another sampler may happen to ask what was asked before: DPM++ 2M's first step is Euler's
     assert more == announced if sampler == "euler" else announced - 2 < more <= announced
@@ -209,7 +214,7 @@ def test_a_batch(host):
 
 def test_other_samplers_and_img2img(host):
     for sampler in ("dpmpp_2m_sde", "uni_pc", "ddim", "heun"):
-        for settings in (ON, LIGHT):
+        for settings in (ON, COMPARED):
             assert torch.isfinite(sampled(host, graph("sd15", settings, sampler=sampler))[0]).all()
     nodes = graph("sd15", ON)
     nodes["first"] = nodes["sampler"]

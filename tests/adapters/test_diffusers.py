@@ -15,7 +15,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from lib_noiseorder.adapters.diffusers import Interrupted, order_latents, ordered_latents, run_ordered  # noqa: E402
 
 from . import pipelines  # noqa: E402
-from .diffusers_calls import ERASED, FAMILIES, INJECTED, LIGHT, PLAIN, SHAPES, picture, pictures_of, seeded, watched  # noqa: E402
+from .diffusers_calls import COMPARED, ERASED, FAMILIES, INJECTED, PLAIN, SHAPES, picture, pictures_of, seeded, watched  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -67,7 +67,7 @@ def test_the_model_is_asked_at_the_key_timesteps(family, pipe, call):
 
 def test_selection_is_done_and_counted(family, pipe, call):
     with watched(pipe) as seen:
-        report = order_latents(pipe, **call, generator=seeded(3), settings=LIGHT).report
+        report = order_latents(pipe, **call, generator=seeded(3), settings=COMPARED).report
     assert report.chosen in ([1], [2]) and not report.skipped
     assert report.evaluations == sum(rows for _, rows, _ in seen) > 0
     assert report.saved_evaluations == 0, "the pipeline's own call asks everything again"
@@ -95,7 +95,8 @@ def test_run_ordered_does_not_pay_twice_for_the_winners_answers(family, pipe, ca
     assert sum(rows for _, rows, _ in seen) == plain + 2 * report.extra_evaluations
     guidance = 1.0 if family == "flux" else 5.0
     euler = family != "wan"  # its scheduler is UniPC
-    plan = plan_for(preset.lower(), "eps" if family.endswith(("diffusion", "xl")) else "flow", guidance, euler, steps=16)
+    kind = "eps" if family.endswith(("diffusion", "xl")) else "flow"
+    plan = plan_for(kind, guidance, takes_euler_steps=euler, steps=16, extra_cost=settings.extra_cost)
     assert report.extra_evaluations == extra_evaluations(plan, guidance, euler)
     assert {name: value for name, value in before[0].items() if not name.startswith("_")} == {
         name: value for name, value in vars(pipe).items() if not name.startswith("_")
@@ -144,7 +145,7 @@ def test_what_cannot_be_compared_is_said(pipe, call):
 
 def test_one_generator_per_picture_makes_pictures_independent_of_the_batch(pipe, call):
     prompts = ["a red circle", "two blue square", "a pizza on a boat"]
-    for settings in (ERASED, INJECTED, LIGHT):
+    for settings in (ERASED, INJECTED, COMPARED):
         together = ordered_latents(pipe, **{**call, "prompt": prompts}, generator=seeded(1, 2, 3), settings=settings)
         for number, prompt in enumerate(prompts):
             alone = ordered_latents(pipe, **{**call, "prompt": prompt}, generator=seeded(number + 1), settings=settings)

@@ -17,7 +17,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 from lib_noiseorder.adapters.diffusers import order_latents, ordered_latents  # noqa: E402
 
 from . import pipelines  # noqa: E402
-from .diffusers_calls import INJECTED, LIGHT, PLAIN, picture, seeded, watched  # noqa: E402
+from .diffusers_calls import COMPARED, INJECTED, PLAIN, picture, seeded, watched  # noqa: E402
 from .pipelines import WIDTH  # noqa: E402
 
 
@@ -148,7 +148,7 @@ def test_schedulers(scheduler):
     generator = seeded(3)
     latents = ordered_latents(pipe, **call, generator=generator, settings=PLAIN)
     assert torch.equal(picture(pipe, call, generator=generator, latents=latents), plain), "stochastic steps go on as plain"
-    for settings in (INJECTED, LIGHT):
+    for settings in (INJECTED, COMPARED):
         ordered = order_latents(pipe, **call, generator=seeded(3), settings=settings)
         assert ordered.report.evaluations and not ordered.report.skipped and torch.isfinite(ordered.noise).all()
     assert ordered.report.chosen

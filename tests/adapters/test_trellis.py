@@ -22,7 +22,7 @@ from lib_noiseorder.adapters.trellis import order_trellis
 pytestmark = pytest.mark.needs("TRELLIS", fixture="trellis")
 PLAIN = NoiseOrderSettings(enabled=True, erasure_samples=1, strength=0.0)
 ERASED = NoiseOrderSettings(enabled=True, strength=0.0)
-INJECTED = NoiseOrderSettings(enabled=True)
+INJECTED = NoiseOrderSettings(preset="Custom")
 
 
 class SparseConvTensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -57,12 +58,14 @@ class Tab:
     # -- the panel -------------------------------------------------------------------------------------------------
 
     def open(self):
-        """Open both folds; opening the accordion ticks it."""
+        """Open the panel with both folds; opening the accordion ticks it."""
         if not self.part("menu").is_visible():
             self.panel.locator(".label-wrap").first.click()
-        if not self.part("selection").is_visible():
-            self.part("advanced").locator(".label-wrap").first.click()
-        self.part("selection").wait_for()
+        self.says("cost", re.compile("."))
+        for fold, control in (("formulas", "strength"), ("more", "inner_passes")):
+            if not self.part(control).is_visible():
+                self.part(fold).locator(".label-wrap").first.click()
+            self.part(control).wait_for()
         self.page.wait_for_timeout(800)
         return self
 

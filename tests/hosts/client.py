@@ -57,5 +57,5 @@ def encoded(picture: np.ndarray) -> str:
 
 
 def noise_order(**settings) -> dict:
-    """The part of a payload that switches Noise Order on."""
-    return {"alwayson_scripts": {"Noise Order": {"args": [{"enabled": True, **settings}]}}}
+    """The part of a payload that switches Noise Order on; Custom unless another preset is named."""
+    return {"alwayson_scripts": {"Noise Order": {"args": [{"enabled": True, "preset": "Custom", **settings}]}}}

@@ -180,7 +180,7 @@ def test_selection_in_img2img_and_hires(host):
 def test_the_paper_preset(host):
     paper = host.txt2img(**noise_order(preset="Paper"))
     literal = host.txt2img(**noise_order(injection="literal"))
-    assert difference(paper, literal) == 0 and paper["Noise Order injection"] == "literal"
+    assert difference(paper, literal) == 0 and paper["Noise Order"] == "Paper"
 
 
 @pytest.mark.path("API: bad settings are refused")

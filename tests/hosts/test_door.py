@@ -1,8 +1,5 @@
 """The script as a WebUI loads it, and its panel."""
 
-import html
-import itertools
-import json
 import re
 
 import gradio
@@ -10,7 +7,6 @@ import pytest
 
 from lib_noiseorder import KNOBS, NoiseOrderSettings
 from lib_noiseorder.ordering import Report
-from lib_noiseorder.plans import extra_evaluations, plan_for
 from lib_noiseorder.settings import PRESETS
 
 from .double.host import REPOSITORY, DoubleHost, _load
@@ -28,7 +24,7 @@ def panel(host, tmp_path):
     from lib_noiseorder.webui.panel.presets import SavedPresets
 
     with gradio.Blocks() as page:
-        made = Panel("txt2img", SavedPresets(tmp_path / "presets.json"))
+        made = Panel("txt2img", saved=SavedPresets(tmp_path / "presets.json"))
     made.page = page
     made.by_name = {knob.name: control for knob, control in zip(KNOBS, made.components)}
     return made
@@ -52,8 +48,8 @@ def controls(is_img2img):
 
 def test_the_panel_has_one_control_per_knob_in_their_order(host):
     _, made = controls(False)
-    recommended = NoiseOrderSettings(preset="Automatic")
-    assert [control.value for control in made] == list(recommended.to_dict().values())
+    assert [control.value for control in made] == [knob.default for knob in KNOBS]
+    assert NoiseOrderSettings.from_args([True, *[control.value for control in made][1:]]) == NoiseOrderSettings(enabled=True)
     assert [control.label for control in made][1:] == [knob.label for knob in KNOBS][1:]
     for control, knob in zip(made, KNOBS):
         if knob.minimum is not None:
@@ -77,7 +73,11 @@ def test_labels_of_what_the_host_saves_are_unique(host):
     saved = [block.label for block in page.blocks.values() if block in made]
     assert len(set(saved)) == len(saved)
     others = [block for block in page.blocks.values() if isinstance(block, (gradio.Button, gradio.Textbox))]
-    assert others and all(block.do_not_save_to_config for block in others)
+    decided = [control for control, knob in zip(made, KNOBS) if knob.group == "formulas" or knob.name == "extra_cost"]
+    assert len(decided) == 13 and all(block.do_not_save_to_config for block in [*others, *decided])
+    assert not any(
+        getattr(control, "do_not_save_to_config", False) for control in made if control.label in ("Preset", "Compare with off")
+    )
 
 
 def shown(panel, name):
@@ -91,25 +91,40 @@ def shown(panel, name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_choosing_a_preset_shows_its_values(panel, name):
     values, _ = shown(panel, name)
-    assert values == {"preset": name, **PRESETS[name]}
+    page = {knob.name: knob.default for knob in KNOBS} | values
+    assert values["preset"] == name and NoiseOrderSettings.from_form(page | {"enabled": True}) == NoiseOrderSettings(
+        preset=name
+    )
+    assert ("strength" in values) == (name != "Custom"), "Custom takes what is there"
 
 
-def test_touching_a_control_makes_the_preset_custom_without_asking_the_server(panel):
-    (touched,) = [f for f in panel.page.fns.values() if f.targets and f.targets[0][0] == panel.by_name["strength"]._id]
-    assert touched.fn is None and touched.js == '() => ["Custom", "Custom"]'
-    assert touched.outputs == [panel.by_name["preset"], panel._menu]
+def test_touching_a_formula_makes_the_preset_custom_without_asking_the_server(panel):
+    def touched(name):
+        (found,) = [f for f in panel.page.fns.values() if f.targets and f.targets[0][0] == panel.by_name[name]._id]
+        assert found.fn is None and found.outputs == [panel.by_name["preset"], panel._menu]
+        return found.js
+
+    assert touched("strength") == '() => ["Custom", "Custom"]'
+    assert (
+        touched("extra_cost")
+        == touched("hires_pass")
+        == ('(preset) => preset === "Light" ? ["Automatic", "Automatic"] : [preset, preset]')
+    )
 
 
 def test_presets_are_saved_shown_and_deleted(panel):
-    controls = [value for name, value in NoiseOrderSettings(strength=0.3).to_dict().items() if name not in NOT_A_PRESETS]
+    controls = [value for name, value in NoiseOrderSettings(strength=0.3).to_form().items() if name not in NOT_A_PRESETS]
     menu, name, message = panel._saved_as("mine", "Custom", *controls)
     assert menu["choices"] == [*PRESETS, "mine"] and menu["value"] == "mine" and name == "" and "Saved as" in message
     values, _ = shown(panel, "mine")
     assert values["strength"] == 0.3 and values["preset"] == "Custom" and "enabled" not in values
-    assert panel._refreshed("Custom", "mine")[0]["value"] == "mine"
+    menu, *decided, message = panel._refreshed("Custom", "mine")
+    assert menu["value"] == "mine" and not any("value" in one for one in [*decided, message])
     preset, menu, message = panel._deleted("mine")
     assert preset == "Custom" and menu["choices"] == list(PRESETS) and "Deleted" in message
     assert panel._refreshed("Paper", "mine")[0]["value"] == "Paper"
+    menu, *decided, _ = panel._refreshed("Paper", "Automatic")  # what a page has kept as its defaults
+    assert menu["value"] == "Paper" and "literal" in [one["value"] for one in decided]
     assert "there is no preset" in shown(panel, "mine")[1]
 
 
@@ -117,7 +132,7 @@ NOT_A_PRESETS = ("enabled", "preset", "compare_with_off", "show_injected", "chos
 
 
 def test_what_cannot_be_saved_or_deleted_is_told_and_escaped(panel):
-    controls = [value for name, value in NoiseOrderSettings().to_dict().items() if name not in NOT_A_PRESETS]
+    controls = [value for name, value in NoiseOrderSettings().to_form().items() if name not in NOT_A_PRESETS]
     assert "Not saved: &#x27;paper&#x27; is built in" in panel._saved_as("paper", "Custom", *controls)[2]
     controls[1] = 9
     assert "strength = 9 is not" in panel._saved_as("mine", "Custom", *controls)[2]
@@ -131,47 +146,8 @@ def test_a_broken_preset_file_does_not_stop_the_panel_and_is_told_there(host, tm
 
     (tmp_path / "presets.json").write_text("{")
     with gradio.Blocks():
-        panel = Panel("txt2img", SavedPresets(tmp_path / "presets.json"))
+        panel = Panel("txt2img", saved=SavedPresets(tmp_path / "presets.json"))
     assert "set aside as presets.broken-1.json" in panel._message.value
-
-
-def test_the_cost_table_is_that_of_the_code_that_does_the_work(host, panel):
-    table = json.loads(html.unescape(re.search('data-table="(.*?)"', panel._table.value)[1]))
-    assert table["ranges"]["strength"] == {"label": "Strength", "minimum": -2.0, "maximum": 2.0, "whole": False}
-    assert len(panel._table.value) < 20_000, "this goes to every page"
-    for family, steps, draws in itertools.product(("eps", "flow"), (1, 7, 20, 150), (0, 2, 3, 16)):
-        for guidance, kind in ((1.0, "automatic unguided euler"), (5.0, "automatic guided euler")):
-            costs = table["selection"][family][kind]
-
-            def at(cost_by_least_steps, steps=steps):
-                return [cost for first, cost in cost_by_least_steps if first <= steps][-1]
-
-            announced = at(costs["2"]) + (draws - 2) * (at(costs["3"]) - at(costs["2"])) if draws else at(costs["own"])
-            plan = plan_for("automatic", family, guidance, True, draws, steps)
-            whole = extra_evaluations(plan, guidance, True)
-            assert announced - whole in ((0,) if guidance == 1 else (0, 1)), "half a remembered answer saves nothing"
-
-
-def test_the_kind_of_checkpoint_is_looked_up_without_loading_one(host, monkeypatch):
-    from types import SimpleNamespace
-
-    from modules import sd_models
-
-    from lib_noiseorder.webui.panel.cost_table import loaded_family
-
-    class FakeInitialModel:
-        """Forge's, before anything is loaded."""
-
-    def loaded(**data):
-        monkeypatch.setattr(sd_models, "model_data", SimpleNamespace(**data), raising=False)
-        return loaded_family()
-
-    assert loaded(sd_model=None) is None
-    assert loaded(sd_model=sd_models.EpsCheckpoint()) == "eps"
-    forge = {"forge_loading_parameters": {"checkpoint": "a"}}
-    assert loaded(sd_model=sd_models.FlowCheckpoint(), forge_hash="{'checkpoint': 'a'}", **forge) == "flow"
-    assert loaded(sd_model=sd_models.FlowCheckpoint(), forge_hash="another", **forge) is None
-    assert loaded(sd_model=FakeInitialModel(), forge_hash="{'checkpoint': 'a'}", **forge) is None
 
 
 def test_one_line_says_what_happened(host):
@@ -194,14 +170,36 @@ def test_a_job_of_several_batches_has_one_line(host):
     assert len(lines) == 1 and lines[0].startswith("Noise Order: 3 extra evaluations per picture, ")
 
 
-def test_pasting_foreign_infotext_switches_off_and_bad_values_touch_nothing(host):
+def test_pasting_restores_what_can_be_read_and_tells_the_rest(host, capsys):
     script = _load(REPOSITORY / "scripts/noise_order.py").NoiseOrder()
     with gradio.Blocks():
         script.ui(False)
-    pasted = {knob.name: function for knob, (_, function) in zip(KNOBS, script.infotext_fields)}
-    assert pasted["enabled"]({"Steps": "20"}) is False and pasted["strength"]({"Steps": "20"}) is None
-    assert pasted["strength"]({"Noise Order strength": "0.3"}) == 0.3
-    assert pasted["strength"]({"Noise Order strength": "9"}) is None
+    of_knobs, (_, trouble) = script.infotext_fields[: len(KNOBS)], script.infotext_fields[-1]
+
+    def pasted(**said):
+        infotext = {"Steps": "20", "Seed": "5", **{f"Noise Order{key}": value for key, value in said.items()}}
+        return {knob.name: function(infotext) for knob, (_, function) in zip(KNOBS, of_knobs)}, trouble(infotext)
+
+    nothing = {"enabled": False, "chosen": ""}
+    assert pasted() == ({knob.name: nothing.get(knob.name) for knob in KNOBS}, None), "the others stay as they are"
+    values, told = pasted(**{"": "Automatic", " chosen": "3"})
+    assert values == NoiseOrderSettings(chosen="5:3").to_form() and told is None
+    values, told = pasted(**{"": "Custom", " strength": "9", " injection": "literal", " future": "1"})
+    assert values == NoiseOrderSettings(injection="literal").to_form()
+    assert "strength = 9.0 is not a number from -2 to 2; the rest of the infotext is pasted" in told
+    assert (
+        capsys.readouterr().out
+        == "Noise Order: strength = 9.0 is not a number from -2 to 2; the rest of the infotext is pasted\n"
+    )
+    values, told = pasted(**{"": "Automatic", " strength": "0.3"})
+    assert values["enabled"] is False and "contradicts preset &#x27;Automatic&#x27;" in told
+
+
+def test_a_picture_s_noise_is_used_again(panel):
+    chosen, message = panel._used_again("a cat\nSteps: 20, Seed: 5, Noise Order: Automatic, Noise Order chosen: 3", "")
+    assert chosen == "5:3" and "nothing is compared again" in message
+    chosen, message = panel._used_again("a cat\nSteps: 20, Seed: 5", "7:2")
+    assert chosen == "7:2" and "was not chosen by comparing" in message
 
 
 @pytest.mark.parametrize(
@@ -210,7 +208,7 @@ def test_pasting_foreign_infotext_switches_off_and_bad_values_touch_nothing(host
         ({}, ["noise before", "layout at 0.9", "structure at 0.5", "detail at 0.1", "injected", "noise after"]),
         ({"detail_weight": 0}, ["noise before", "layout at 0.9", "structure at 0.5", "injected", "noise after"]),
         ({"strength": 0}, ["noise before", "noise after"]),
-        ({"preset": "Light"}, ["noise before", "seen in noise 1", "seen in noise 2", "noise after"]),
+        ({"preset": "Automatic", "selection_draws": 2}, ["noise before", "seen in noise 1", "seen in noise 2", "noise after"]),
     ],
     ids=str,
 )
@@ -267,7 +265,7 @@ def compared(monkeypatch, processed, copies, **job):
     monkeypatch.setattr(shared.state, "job_count", 1, raising=False)
     p = SimpleNamespace(
         n_iter=1, script_args=("other", True, "Paper"), all_seeds=[7, 8], all_subseeds=[1, 2], all_prompts=["a", "b"],
-        all_negative_prompts=["", ""], styles=["painting"], extra_generation_params={"Noise Order preset": "Paper", "ENSD": 1},
+        all_negative_prompts=["", ""], styles=["painting"], extra_generation_params={"Noise Order": "Paper", "ENSD": 1},
         comments={}, do_not_save_grid=False, **job,
     )  # fmt: skip
     before = dict(vars(p))

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from lib_noiseorder.plans import noise_scale_for
+
 from .client import difference, noise_order
 from .double.host import DoubleHost
 
@@ -259,6 +261,8 @@ def test_a_sampler_that_scales_answers_in_its_own_way_is_given_none_of_the_remem
     """As A1111's LCM sampler: the picture of a chosen noise is the one that the host makes of it."""
     from modules import sd_models, sd_samplers
 
+    from lib_noiseorder.webui.model.checkpoint import checkpoint_of, family_of
+
     class Halving(sd_models.Denoiser):
         def forward(self, x, sigma, cond):
             return super().forward(x, sigma, cond) * 0.5
@@ -274,10 +278,12 @@ def test_a_sampler_that_scales_answers_in_its_own_way_is_given_none_of_the_remem
     for seed in range(1, 9):
         with monkeypatch.context() as patched:
             patched.setattr(sd_samplers, "create_sampler", create)
-            selected = host.txt2img(seed=seed, **noise_order(preset="Light"))
+            selected = host.txt2img(seed=seed, **noise_order(preset="Automatic", selection_draws=2))
             if selected["Noise Order chosen"] == "1":
                 made.clear()
-                assert difference(selected, host.txt2img(seed=seed)) <= 1
+                scale = noise_scale_for(family_of(checkpoint_of(host.checkpoint)))
+                own = noise_order(erasure_samples=1, strength=0, noise_scale=scale)
+                assert difference(selected, host.txt2img(seed=seed, **own)) <= 1
                 return
             made.clear()
     raise AssertionError("no seed keeps its own noise")

@@ -79,9 +79,7 @@ def test_cells_are_what_the_settings_give_and_do_not_leak(axes, family):
     plain, text = cell(host, axes, job)
     assert "Noise Order" not in text
     strong, text = cell(host, axes, job, strength=0.5)
-    direct = host.txt2img(
-        **noise_order(**{**NoiseOrderSettings(preset="Automatic").changed(strength=0.5).to_dict(), "enabled": True})
-    )
+    direct = host.txt2img(**noise_order(**NoiseOrderSettings(preset="Automatic").changed(strength=0.5).to_dict()))
     assert NoiseOrderSettings.from_infotext(text) == NoiseOrderSettings.from_infotext(direct.infotexts[0])
     assert NoiseOrderSettings.from_infotext(text).preset == "Custom" and NoiseOrderSettings.from_infotext(text).enabled
     paper, text = cell(host, axes, job, preset="Paper", strength_schedule="constant")

@@ -167,7 +167,7 @@ def test_an_infotext_ties_the_draw_to_its_seed():
 def test_only_the_parameters_of_an_infotext_count(place, words):
     text = f"{words}\nNegative prompt: {words}\nSteps: 4, " + place.format("Seed: 5", words)
     found = NoiseOrderSettings.from_infotext(text)
-    assert found.chosen == "5:3" and not found.enabled
+    assert found == NoiseOrderSettings(chosen="5:3")
 
 
 def test_an_infotext_that_is_cut_short_is_no_error():

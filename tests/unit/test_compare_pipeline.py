@@ -69,7 +69,7 @@ def test_from_a_folder_to_the_report(model, whole):
     assert plain["evaluations"] < ordered["evaluations"] <= equal["evaluations"] < ordered["evaluations"] + per_step
     assert len(found["run"]["model"]["hash"]) == 10 and found["run"]["host versions"]["diffusers"]
     line = json.loads((whole / "results.jsonl").read_text(encoding="utf-8").split("\n")[2])
-    assert "Noise Order preset: Automatic" in line["infotext"] and f"Model: {model.name}" in line["infotext"]
+    assert "Noise Order: Automatic" in line["infotext"] and f"Model: {model.name}" in line["infotext"]
 
 
 def test_an_interrupted_run_goes_on_and_gives_the_same(model, whole, tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ def test_a_preset_survives_and_holds_neither_the_switch_nor_the_ticks(path):
     assert SavedPresets(path).names() == ["calm"]
     loaded = SavedPresets(path).load("calm")
     assert (loaded.strength, loaded.noise_scale) == (0.05, 0.85)
-    assert not loaded.enabled and not loaded.compare_with_off
+    assert not loaded.compare_with_off
 
 
 def test_saving_again_replaces_and_deleting_forgets(path):

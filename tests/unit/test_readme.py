@@ -21,9 +21,9 @@ def example(name: str, page: str = README) -> str:
 
 def test_the_api_example_makes_ordered_pictures():
     names = {}
-    exec(example("api"), names)
-    result = DoubleHost("flow").txt2img(**{**names["payload"], "steps": 4})
-    assert result["Noise Order strength"] == "0.1" and result["Noise Order evaluations"] == "3"
+    exec(example("api", (ROOT / "docs/settings.md").read_text(encoding="utf-8")), names)
+    result = DoubleHost("eps").txt2img(**names["payload"])
+    assert result["Noise Order"] == "Automatic" and result["Noise Order evaluations"] == "12"
 
 
 def test_the_core_example_runs(capsys):

@@ -9,9 +9,9 @@ from lib_noiseorder import Observer
 from lib_noiseorder.model import NoiseLevel
 from lib_noiseorder.plans import (
     AUTOMATIC,
-    COST_LIMIT,
+    CHEAPEST,
+    EXTRA_COST,
     FIRST_PREDICTION_ONLY,
-    LIGHT,
     SelectionPlan,
     extra_evaluations,
     noise_scale_for,
@@ -165,7 +165,7 @@ def test_same_choice_from_call_to_call_and_global_generator_untouched():
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("plan", [*AUTOMATIC.values(), *LIGHT.values(), *PLANS, plan(draws=1)])
+@pytest.mark.parametrize("plan", [*AUTOMATIC.values(), *CHEAPEST.values(), *PLANS, plan(draws=1)])
 @pytest.mark.parametrize("euler", [True, False])
 @pytest.mark.parametrize("reuses", [True, False])
 def test_announced_cost_is_what_is_paid(plan, guidance, euler, reuses):
@@ -186,23 +186,23 @@ def test_a_sampler_with_steps_of_its_own_can_reuse_the_first_answer_only():
 @pytest.mark.parametrize("family", ["eps", "flow"])
 def test_presets_keep_their_budgets(family):
     assert extra_evaluations(AUTOMATIC[family], guidance=7.0) <= 0.4 * 32
-    assert extra_evaluations(plan_for("automatic", family, 7.0, False), 7.0, False) <= 0.4 * 32
-    unshared = plan_for("automatic", family, 7.0, reuses_answers=False)
+    assert extra_evaluations(plan_for(family, 7.0, takes_euler_steps=False), 7.0, False) <= 0.4 * 32
+    unshared = plan_for(family, 7.0, reuses_answers=False)
     assert extra_evaluations(unshared, 7.0, reuses_answers=False) <= 0.4 * 32
-    assert extra_evaluations(LIGHT[family], guidance=7.0) <= 3
+    assert extra_evaluations(CHEAPEST[family], guidance=7.0) <= 3
 
 
 def test_the_plan_fits_model_and_sampler():
-    assert plan_for("automatic", "eps", 7.0) == plan_for("automatic", "v", 7.0) == AUTOMATIC["eps"]
-    assert plan_for("automatic", "flow", 3.0) == AUTOMATIC["flow"]
-    assert plan_for("automatic", "flow", 3.0, takes_euler_steps=False) == FIRST_PREDICTION_ONLY["flow"]
-    assert plan_for("automatic", "flow", 3.0, reuses_answers=False) == FIRST_PREDICTION_ONLY["flow"]
-    assert plan_for("automatic", "flow", 1.0).question == "cond_error"
-    assert plan_for("automatic", "flow", 3.0, draws=5).draws == 5
-    assert plan_for("light", "flow", 3.0) == LIGHT["flow"]
-    assert [noise_scale_for(*one) for one in (("automatic", "flow"), ("automatic", "v"), ("light", "flow"))] == [0.95, 1, 1]
-    with pytest.raises(ValueError, match="selection must be automatic or light"):
-        plan_for("off", "eps", 7.0)
+    assert plan_for("eps", 7.0) == plan_for("v", 7.0) == AUTOMATIC["eps"]
+    assert plan_for("flow", 3.0) == AUTOMATIC["flow"]
+    assert plan_for("flow", 3.0, takes_euler_steps=False) == FIRST_PREDICTION_ONLY["flow"]
+    assert plan_for("flow", 3.0, reuses_answers=False) == FIRST_PREDICTION_ONLY["flow"]
+    assert plan_for("flow", 1.0).question == "cond_error"
+    assert plan_for("flow", 3.0, draws=5).draws == 5
+    assert [plan_for(family, 3.0, extra_cost=0.1) for family in ("eps", "flow")] == [CHEAPEST["eps"], CHEAPEST["flow"]]
+    assert [noise_scale_for(family) for family in ("flow", "eps", "v")] == [0.95, 1, 1]
+    with pytest.raises(ValueError, match="draws must be from 1 to 16"):
+        plan_for("eps", 7.0, draws=17)
 
 
 def test_a_draw_without_a_finite_score_never_wins():
@@ -282,21 +282,29 @@ def test_plans_out_of_range_are_refused(values):
 @pytest.mark.parametrize("reuses", [True, False])
 @pytest.mark.parametrize("steps", [1, 4, 8, 16, 20, 50])
 def test_automatic_stays_within_its_cost_limit_at_any_number_of_steps(family, guidance, euler, reuses, steps):
-    plan = plan_for("automatic", family, guidance, euler, steps=steps, reuses_answers=reuses)
     per_step = 1 if guidance == 1 else 2
-    assert extra_evaluations(plan, guidance, euler, reuses) <= COST_LIMIT * per_step * steps
-    assert plan.steps <= steps
-    if steps >= 16 and guidance != 1:
-        assert plan.draws > 1
-    assert plan_for("automatic", family, guidance, euler, draws=4, steps=steps).draws == 4
+    for extra_cost in (EXTRA_COST, 0, 0.1, 0.25, 1, 4):
+        plan = plan_for(family, guidance, steps=steps, extra_cost=extra_cost, takes_euler_steps=euler, reuses_answers=reuses)
+        assert extra_evaluations(plan, guidance, euler, reuses) <= extra_cost * per_step * steps + 1e-9
+        assert plan.steps <= steps
+        if steps >= 16 and guidance != 1 and extra_cost >= 0.25:
+            assert plan.draws > 1
+    assert plan_for(family, guidance, draws=4, steps=steps, takes_euler_steps=euler).draws == 4
+
+
+def test_a_higher_cost_buys_more_noises_and_nothing_costs_nothing():
+    draws = {
+        family: [plan_for(family, 7.0, extra_cost=cost).draws for cost in (0, 0.1, 0.4, 1, 4)] for family in ("eps", "flow")
+    }
+    assert draws == {"eps": [1, 2, 7, 16, 16], "flow": [1, 2, 2, 4, 15]}
 
 
 def test_a_plan_follows_the_same_share_of_the_steps():
-    assert [plan_for("automatic", "flow", 3.0, steps=steps).steps for steps in (16, 32, 64)] == [4, 8, 16]
+    assert [plan_for("flow", 3.0, steps=steps).steps for steps in (16, 32, 64)] == [4, 8, 16]
 
 
 def test_few_steps_compare_as_many_noises_as_the_cost_limit_allows():
-    assert [plan_for("automatic", "eps", 7.0, steps=steps).draws for steps in (2, 4, 8, 16, 50)] == [1, 2, 4, 7, 7]
+    assert [plan_for("eps", 7.0, steps=steps).draws for steps in (2, 4, 8, 16, 50)] == [1, 2, 4, 7, 7]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -31,6 +31,7 @@ BAD = {
     "show_injected": [None, 0],
     "hires_pass": [1, "second"],
     "inner_passes": ["all", None],
+    "extra_cost": [-0.1, 4.01, float("nan"), "a lot", True],
     "chosen": ["five", "5:", "5:0", "5:17", "5:3/17", "5:3:1", "-", "5:3 x", True, None, 1.5, [3]],
 }
 
@@ -103,10 +104,62 @@ def test_a_wish_that_contradicts_the_preset_is_refused_even_if_it_is_the_default
         way({"preset": "Paper", **wish})
 
 
-def test_flat_args_follow_the_same_rule():
-    with pytest.raises(SettingsError, match="erasure_samples = 4 contradicts preset 'Automatic'"):
-        NoiseOrderSettings.from_args([True, "Automatic", 4])
-    assert NoiseOrderSettings.from_args([True, "Automatic", 1]).selection == "automatic"
+ON = NoiseOrderSettings(enabled=True)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize(
+    "wish, meant",
+    [
+        ({"enabled": True}, {"preset": "Automatic", "selection": "automatic", "erasure_samples": 1, "strength": 0.0}),
+        ({"extra_cost": 1.0}, {"preset": "Automatic", "extra_cost": 1.0}),
+        ({"selection_draws": 5}, {"preset": "Automatic", "selection_draws": 5, "strength": 0.0}),
+        ({"preset": "Light"}, {"selection": "automatic", "extra_cost": 0.2}),
+        ({"strength": 0.2}, {"preset": "Custom", "selection": "off", "strength": 0.2, "erasure_samples": 4}),
+        ({"selection": "automatic"}, {"preset": "Custom", "selection": "automatic", "strength": 0.1, "erasure_samples": 4}),
+        ({"layout_timestep": 0.8}, {"preset": "Custom", "strength": 0.1}),
+        ({"preset": "Custom"}, {"selection": "off", "strength": 0.1, "erasure_samples": 4}),
+        ({"preset": "Light", "selection": "light"}, {"selection": "automatic", "extra_cost": 0.2}),
+        ({"selection": "light"}, {"preset": "Custom", "selection": "automatic", "extra_cost": 0.2}),
+    ],
+    ids=str,
+)
+def test_one_default_and_one_rule_everywhere(way, wish, meant):
+    settings = way(wish)
+    assert settings.enabled
+    assert {name: getattr(settings, name) for name in meant} == meant
+
+
+def test_nothing_named_is_off():
+    for nothing in (NoiseOrderSettings(), NoiseOrderSettings.from_dict({}), NoiseOrderSettings.from_args([])):
+        assert not nothing.enabled
+    assert not NoiseOrderSettings(enabled=False, preset="Light").enabled
+
+
+@pytest.mark.parametrize(
+    "args, same_as",
+    [
+        ([True], {"enabled": True}),
+        ([True, "Light"], {"preset": "Light"}),
+        ([True, "Paper"], {"preset": "Paper"}),
+        ([True, "Custom"], {"preset": "Custom"}),
+        ([True, "Custom", 4, 0.3], {"strength": 0.3}),
+        ([False, "Paper"], {"enabled": False, "preset": "Paper"}),
+    ],
+    ids=str,
+)
+def test_a_flat_list_means_the_same_however_the_host_fills_it_up(args, same_as):
+    filled_up = [*args, *(knob.default for knob in KNOBS[len(args) :])]
+    assert NoiseOrderSettings.from_args(args) == NoiseOrderSettings.from_args(filled_up) == NoiseOrderSettings(**same_as)
+
+
+def test_a_flat_list_that_contradicts_its_preset_is_refused():
+    for args in ([True, "Automatic", 2], [True, "Paper", 4, 0.3]):
+        with pytest.raises(SettingsError, match="contradicts preset"):
+            NoiseOrderSettings.from_args(args)
+    with pytest.raises(SettingsError, match="selection_draws = False is not"):  # equal to the default, but no number
+        NoiseOrderSettings.from_form({"enabled": True, "selection_draws": False})
+    assert NoiseOrderSettings.from_args([True, "Automatic", 1, 0.0]) == ON  # as 0.1's panel sent it
 
 
 def test_what_is_not_named_follows_the_preset():
@@ -116,11 +169,12 @@ def test_what_is_not_named_follows_the_preset():
 def test_turning_a_knob_that_the_preset_decides_makes_it_custom():
     automatic = NoiseOrderSettings(preset="Automatic")
     stronger = automatic.changed(strength=0.3)
-    assert (stronger.preset, stronger.strength, stronger.selection) == ("Custom", 0.3, "automatic")
-    assert automatic.changed(enabled=True, selection_draws=0).preset == "Automatic"
+    assert stronger == NoiseOrderSettings(strength=0.3)
+    assert stronger.changed(noise_scale=0.9) == NoiseOrderSettings(strength=0.3, noise_scale=0.9)
+    assert automatic.changed(hires_pass=True, selection_draws=3).preset == "Automatic"
     assert NoiseOrderSettings(strength=0.5, erasure_samples=2).changed(preset="Paper") == NoiseOrderSettings(preset="Paper")
-    assert NoiseOrderSettings().changed(preset="Paper", noise_scale=0.9).preset == "Custom"
-    for bad in ({"preset": "Magic"}, {"strength": 9}, {"strenght": 1}):
+    assert NoiseOrderSettings(preset="Light").changed(extra_cost=0.3) == NoiseOrderSettings(extra_cost=0.3)
+    for bad in ({"preset": "Magic"}, {"strength": 9}, {"strenght": 1}, {"preset": "Paper", "noise_scale": 0.9}):
         with pytest.raises(SettingsError):
             automatic.changed(**bad)
 
@@ -152,16 +206,52 @@ def quoted(value):
 def test_round_trips(settings):
     assert NoiseOrderSettings.from_dict(settings.to_dict()) == settings
     assert NoiseOrderSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
-    assert NoiseOrderSettings.from_infotext(settings.to_infotext()) == settings
     assert NoiseOrderSettings.from_args([settings.to_dict()]) == settings
     assert NoiseOrderSettings.from_args(list(settings.to_dict().values())) == settings
+    assert NoiseOrderSettings.from_dict(settings.named()) == settings
+    settings = dataclasses.replace(settings, enabled=True, compare_with_off=False, show_injected=False)  # as in a picture
+    assert NoiseOrderSettings.from_infotext(settings.to_infotext()) == settings
     parameters = ", ".join(f"{key}: {quoted(value)}" for key, value in settings.to_infotext().items())
     text = f"a cat\nSteps: 20, {parameters}, Size: 64x64"
     assert NoiseOrderSettings.from_infotext(text) == settings
 
 
-def test_infotext_says_what_was_used():
-    assert NoiseOrderSettings(preset="Paper").to_infotext()["Noise Order injection"] == "literal"
+def test_infotext_has_what_is_needed_to_make_the_picture_again_and_no_more():
+    assert NoiseOrderSettings(enabled=True, compare_with_off=True).to_infotext() == {"Noise Order": "Automatic"}
+    light = NoiseOrderSettings(preset="Light", hires_pass=True, chosen="5:3").to_infotext()
+    assert light == {"Noise Order": "Light", "Noise Order order the hires pass": "True", "Noise Order chosen": "5:3"}
+    assert NoiseOrderSettings(strength=0.2).to_infotext() == {"Noise Order": "Custom", "Noise Order strength": "0.2"}
+
+
+OF_0_1 = (
+    "Noise Order enable: True, Noise Order preset: {}, Noise Order erasure draws: {}, Noise Order strength: {}, "
+    "Noise Order layout weight: 1.0, Noise Order structure weight: 1.0, Noise Order detail weight: 1.0, "
+    "Noise Order injection: {}, "
+    "Noise Order strength schedule: constant, Noise Order noise scale: 1.0, Noise Order layout timestep: 0.9, "
+    "Noise Order structure timestep: 0.5, Noise Order detail timestep: 0.1, Noise Order selection: {}, "
+    "Noise Order selection draws: 0, Noise Order compare with off: False, Noise Order show what is injected: False, "
+    "Noise Order order the hires pass: False, Noise Order order inner passes: False, Noise Order evaluations: 12"
+)
+
+
+@pytest.mark.parametrize(
+    "said, meant",
+    [
+        (("Automatic", 1, 0.0, "calibrated", "automatic"), {"preset": "Automatic"}),
+        (("Light", 1, 0.0, "calibrated", "light"), {"preset": "Light"}),
+        (("Paper", 4, 0.1, "literal", "off"), {"preset": "Paper"}),
+        (("Custom", 4, 0.1, "calibrated", "off"), {"preset": "Custom"}),
+        (
+            ("Custom", 2, 0.3, "literal", "automatic"),
+            {"erasure_samples": 2, "strength": 0.3, "injection": "literal", "selection": "automatic"},
+        ),
+    ],
+    ids=str,
+)
+def test_infotexts_of_0_1_mean_what_they_meant(said, meant):
+    assert NoiseOrderSettings.from_infotext(f"a cat\nSteps: 20, {OF_0_1.format(*said)}, Version: v1") == NoiseOrderSettings(
+        **meant
+    )
 
 
 def test_infotext_without_our_keys_is_off_and_other_keys_are_passed_over():
@@ -192,4 +282,4 @@ def test_flat_args_come_in_the_order_of_the_knobs_and_may_be_few():
 
 def test_infotext_keys_are_prefixed_and_unique():
     keys = [knob.infotext_key for knob in KNOBS]
-    assert len(set(keys)) == len(keys) and all(key.startswith("Noise Order ") for key in keys)
+    assert len(set(keys)) == len(keys) and all(f"{key} ".startswith("Noise Order ") for key in keys)

@@ -27,10 +27,10 @@ from typing import Any
 import torch
 
 from ...formulas import key_timesteps
-from ...settings import RECOMMENDED, NoiseOrderSettings
+from ...settings import CUSTOM, NoiseOrderSettings
 
-INJECTION = NoiseOrderSettings(enabled=True)
-AUTOMATIC = NoiseOrderSettings(enabled=True, preset=RECOMMENDED)
+INJECTION = NoiseOrderSettings(preset=CUSTOM)
+AUTOMATIC = NoiseOrderSettings(enabled=True)
 ROUNDS = 3
 """How often a run makes every picture: what disturbs a busy machine only ever makes it slower, so the fastest counts."""
 

@@ -53,8 +53,8 @@ def embedded(family: str, steps: int) -> Subject:
         asked = PromptedModel(model, prompts)
         asked.finish(select(plan, lambda k: draw(k) * scale, asked).noise)
 
-    plan = plan_for(AUTOMATIC.selection, family, model.guidance, steps=steps)
-    scale = noise_scale_for(AUTOMATIC.selection, family)
+    plan = plan_for(family, model.guidance, steps=steps)
+    scale = noise_scale_for(family)
     model.evaluations = model.pairs = 0
     selected()
     calls = model.pairs, model.evaluations - 2 * model.pairs

@@ -290,14 +290,11 @@ def _description(arm: dict[str, Any]) -> str:
     own = [f"{name} {arm[name]:g}" for name in ("steps", "cfg") if name in arm]
     if "settings" not in arm:
         return ", ".join(["the seed's own noise", *own])
-    from ...settings import CUSTOM, NoiseOrderSettings
+    from ...settings import NoiseOrderSettings
 
     settings = NoiseOrderSettings.from_dict(arm["settings"])
-    if settings.preset != CUSTOM:
-        return ", ".join([f"preset {settings.preset}", *own])
-    usual = NoiseOrderSettings(enabled=True).to_dict()
-    changed = [f"{name} {value}" for name, value in settings.to_dict().items() if value != usual[name]]
-    return ", ".join(["ordered", *changed, *own])
+    changed = [f"{name} {value}" for name, value in settings.named().items() if name not in ("enabled", "preset")]
+    return ", ".join([f"preset {settings.preset}", *changed, *own])
 
 
 def _markdown(table: str) -> str:

@@ -83,12 +83,13 @@ Plan = Callable[[LabModel], tuple[SelectionPlan, float]]
 """A selection's plan for a model, and what the draws are multiplied by."""
 
 
-def _preset(selection: str) -> Plan:
-    return lambda model: (plan_for(selection, model.family, model.guidance), noise_scale_for(selection, model.family))
+def _preset(name: str) -> Plan:
+    cost = NoiseOrderSettings(preset=name).extra_cost
+    return lambda model: (plan_for(model.family, model.guidance, extra_cost=cost), noise_scale_for(model.family))
 
 
-def _unscaled(selection: str) -> Plan:
-    return lambda model: (plan_for(selection, model.family, model.guidance), 1.0)
+def _unscaled(model: LabModel) -> tuple[SelectionPlan, float]:
+    return plan_for(model.family, model.guidance), 1.0
 
 
 def _selection(name: str, plan_of: Plan, wrong_prompt: bool = False) -> Arm:
@@ -105,7 +106,7 @@ def _equal_cost(name: str) -> Arm:
     """Plain noise with as many more sampler steps as Automatic's evaluations would pay for."""
 
     def steps(model: LabModel) -> int:
-        plan = plan_for("automatic", model.family, model.guidance)
+        plan = plan_for(model.family, model.guidance)
         return STEPS + more_steps(extra_evaluations(plan, model.guidance), evaluations_per_step(model.guidance))
 
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
@@ -199,12 +200,12 @@ def _best_of(name: str, number: float) -> Arm:
 
 _PLAIN_NAMES: dict[str, Callable[[str], Arm]] = {
     "plain": _plain,
-    "automatic": lambda name: _selection(name, _preset("automatic")),
-    "selection": lambda name: _selection(name, _unscaled("automatic")),
-    "light": lambda name: _selection(name, _preset("light")),
+    "automatic": lambda name: _selection(name, _preset("Automatic")),
+    "selection": lambda name: _selection(name, _unscaled),
+    "light": lambda name: _selection(name, _preset("Light")),
     "paper": lambda name: _settings(name, NoiseOrderSettings(enabled=True, preset="Paper")),
     "equal-cost": _equal_cost,
-    "wrong-prompt": lambda name: _selection(name, _unscaled("automatic"), wrong_prompt=True),
+    "wrong-prompt": lambda name: _selection(name, _unscaled, wrong_prompt=True),
 }
 _NUMBERED: dict[str, Callable[[str, float], Arm]] = {
     "steps": _steps,

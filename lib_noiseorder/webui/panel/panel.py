@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import gradio as gr
 from modules.ui_components import InputAccordion
 
+from ...infotexts import parameters
+from ...knobs import FORMULAS, MORE
 from ...settings import (
     CUSTOM,
     INFOTEXT_PREFIX,
     KNOB,
     KNOBS,
+    LIGHT,
+    PAPER,
     PRESETS,
     RECOMMENDED,
     Knob,
@@ -23,7 +25,8 @@ from ...settings import (
     SettingsError,
     chosen_in,
 )
-from .cost_table import cost_table
+from .cost_line import Page, Timing, cost_line, in_effect, loaded_family
+from .pasting import pasted, pasted_values
 from .presets import SAVED, PresetError, SavedPresets
 
 TITLE = INFOTEXT_PREFIX
@@ -32,8 +35,11 @@ _IN_THE_BROWSER = "_js" if int(gr.__version__.split(".")[0]) < 4 else "js"
 """The argument for a function in JavaScript: the one thing in which the panel differs between the hosts' gradios."""
 _HIDDEN = "noise-order-hidden"
 """Class of elements that only the page's script needs; `visible=False` would leave them out of the page."""
-_DECIDED = tuple(name for name in SAVED if name != "preset")
-"""The controls that a preset may decide."""
+_DECIDED = (*(knob.name for knob in KNOBS if knob.group == FORMULAS), "extra_cost")
+"""The controls that a preset may decide. The hosts must not keep them as a page's defaults: the preset is kept."""
+_TO_CUSTOM = f"() => {json.dumps([CUSTOM, CUSTOM])}"
+_TO_ITS_OWN = f"(preset) => preset === {json.dumps(LIGHT)} ? {json.dumps([RECOMMENDED, RECOMMENDED])} : [preset, preset]"
+"""What the preset and the menu become when one of the formulas' controls is turned, and when another one is."""
 
 
 class Panel:
@@ -49,38 +55,51 @@ class Panel:
             all tabs share the functions; the hosts find a component's counterpart by them.
     """
 
-    def __init__(self, tab: str, saved: SavedPresets | None = None):
+    def __init__(self, tab: str, timing: Timing | None = None, saved: SavedPresets | None = None):
+        """
+        Args:
+            tab: "txt2img" or "img2img".
+            timing: where the script notes how long an evaluation takes.
+            saved: the user's presets.
+        """
         self._tab = tab
+        self._timing = timing or Timing()
         self._saved = saved or SavedPresets()
-        self._initial = NoiseOrderSettings(preset=RECOMMENDED)
         made: dict[str, Any] = {}
         with InputAccordion(KNOBS[0].default, label=TITLE, elem_id=self._elem_id("accordion")) as accordion:
             made["enabled"] = accordion
             self._lay_out(made)
         self.components = [made[knob.name] for knob in KNOBS]
-        by_name = {knob.name: _pasted(knob) for knob in KNOBS}
-        self.infotext_fields = [(made[name], function) for name, function in by_name.items()]
-        self.infotext_fields.append((self._menu, by_name["preset"]))
-        self.paste_field_names = list(by_name.values())
+        for component in self.components:
+            if component.label in (KNOB[name].label for name in _DECIDED):
+                _not_in_ui_config(component)
+        by_name = {knob.name: (made[knob.name], pasted(knob.name)) for knob in KNOBS}
+        self.infotext_fields = [*by_name.values(), (self._menu, pasted("preset")), (self._message, self._paste_trouble)]
+        self.paste_field_names = [function for _, function in by_name.values()]
         self._connect(made)
 
     # -- layout ----------------------------------------------------------------------------------------------------
 
     def _lay_out(self, made: dict[str, Any]) -> None:
-        preset, *rest = KNOBS[1:]
-        self._menu = self._preset_menu(preset)
-        made[preset.name] = self._component(preset, visible=False)
-        self._line("cost", "status")
+        preset = KNOB["preset"]
+        made["preset"] = self._component(preset, visible=False)
+        with gr.Row(elem_id=self._elem_id("preset_row")):
+            self._menu = self._preset_menu(preset)
+            made["extra_cost"] = self._component(KNOB["extra_cost"])
+        self._cost = self._line("cost", "status")
         self._line("complaint", "alert")
-        basic = [knob for knob in rest if not knob.advanced]
-        made.update((knob.name, self._component(knob)) for knob in basic if knob.kind is not bool and not knob.check)
         with gr.Row(elem_id=self._elem_id("ticks_row")):
-            made.update((knob.name, self._component(knob)) for knob in basic if knob.kind is bool)
+            made.update((name, self._component(KNOB[name])) for name in ("compare_with_off", "show_injected"))
         with gr.Row(elem_id=self._elem_id("chosen_row")):
             made["chosen"] = _not_in_ui_config(self._component(KNOB["chosen"]))
+            self._use = self._button("Use this noise again", "use")
             self._forget = self._button("Choose again", "forget")
-        with gr.Accordion("Advanced", open=False, elem_id=self._elem_id("advanced")):
-            made.update((knob.name, self._component(knob)) for knob in rest if knob.advanced)
+        self._line("outcome", "status")
+        self._message = self._line("message", "status", self._saved.notice)
+        with gr.Accordion("The paper's formulas", open=False, elem_id=self._elem_id("formulas")):
+            made.update((knob.name, self._component(knob)) for knob in KNOBS if knob.group == FORMULAS)
+        with gr.Accordion("More passes, and your presets", open=False, elem_id=self._elem_id("more")):
+            made.update((knob.name, self._component(knob)) for knob in KNOBS if knob.group == MORE)
             with gr.Row(elem_id=self._elem_id("presets_row")):
                 self._name = _not_in_ui_config(
                     gr.Textbox(
@@ -88,14 +107,19 @@ class Panel:
                         placeholder="name",
                         max_lines=1,
                         elem_id=self._elem_id("preset_name"),
-                        info="Keeps all controls but the ticks under a name, for the preset menu.",
+                        info="Keeps the preset, the extra cost and both folds under a name, for the preset menu.",
                     )
                 )
                 self._save = self._button("Save", "preset_save")
                 self._delete = self._button("Delete the chosen preset", "preset_delete")
-        self._message = self._line("message", "status", self._saved.notice)
-        self._line("outcome", "status")
-        self._table = gr.HTML(self._table_html(), elem_classes=[_HIDDEN])
+        ranges = {
+            knob.name: {"label": knob.label, "minimum": knob.minimum, "maximum": knob.maximum, "whole": knob.kind is int}
+            for knob in KNOBS
+            if knob.minimum is not None
+        }
+        gr.HTML(self._line_html("ranges", "none", "", ranges=ranges), elem_classes=[_HIDDEN])
+        self._page = _not_in_ui_config(gr.Textbox(elem_id=self._elem_id("page"), elem_classes=[_HIDDEN]))
+        self._reckon = self._button("Reckon", "reckon", elem_classes=[_HIDDEN])
         self._refresh = self._button("Refresh", "refresh", elem_classes=[_HIDDEN])
 
     def _elem_id(self, name: str) -> str:
@@ -109,8 +133,7 @@ class Panel:
         )
 
     def _component(self, knob: Knob, **more: Any) -> Any:
-        value = getattr(self._initial, knob.name)
-        common = {"label": knob.label, "value": value, "elem_id": self._elem_id(knob.name), "info": knob.help, **more}
+        common = {"label": knob.label, "value": knob.default, "elem_id": self._elem_id(knob.name), "info": knob.help, **more}
         if knob.kind is bool:
             return gr.Checkbox(**common)
         if knob.choices:
@@ -123,13 +146,10 @@ class Panel:
     def _line(self, name: str, role: str, text: str = "") -> Any:
         return gr.HTML(self._line_html(name, role, text), elem_classes=["noise-order-line"])
 
-    def _line_html(self, name: str, role: str, text: str) -> str:
+    def _line_html(self, name: str, role: str, text: str, **data: Any) -> str:
         """With the id inside: gradio 3 writes an HTML element's own `elem_id` twice."""
-        return f'<div id="{self._elem_id(name)}" role="{role}">{html.escape(text)}</div>'
-
-    def _table_html(self) -> str:
-        table = html.escape(json.dumps(cost_table()))
-        return f'<div id="{self._elem_id("cost_table")}" hidden data-table="{table}"></div>'
+        said = "".join(f' data-{key}="{html.escape(json.dumps(value))}"' for key, value in data.items())
+        return f'<div id="{self._elem_id(name)}" role="{role}"{said}>{html.escape(text)}</div>'
 
     def _button(self, text: str, name: str, **more: Any) -> Any:
         return _not_in_ui_config(gr.Button(text, size="sm", elem_id=self._elem_id(name), **more))
@@ -137,17 +157,23 @@ class Panel:
     # -- behaviour -------------------------------------------------------------------------------------------------
 
     def _connect(self, made: dict[str, Any]) -> None:
-        preset, controls = made["preset"], [made[name] for name in _DECIDED]
+        preset, decided = made["preset"], [made[name] for name in _DECIDED]
         at_once = {"show_progress": False, "queue": False}  # not after the pictures that are being made
-        self._menu.input(self._chosen, [self._menu], [preset, *controls, self._message], **at_once)
-        touched = {_IN_THE_BROWSER: f"() => [{json.dumps(CUSTOM)}, {json.dumps(CUSTOM)}]"}
-        for control in controls:
-            control.input(None, [], [preset, self._menu], show_progress=False, **touched)
+        self._menu.input(self._picked, [self._menu], [preset, *decided, self._message], **at_once)
+        for name in SAVED:
+            if name != "preset":
+                turned = {_IN_THE_BROWSER: _TO_CUSTOM if KNOB[name].group == FORMULAS else _TO_ITS_OWN}
+                made[name].input(None, [preset], [preset, self._menu], show_progress=False, **turned)
         self._forget.click(None, [], [made["chosen"]], show_progress=False, **{_IN_THE_BROWSER: "() => ''"})
-        inputs = [self._name, preset, *controls]
-        self._save.click(self._saved_as, inputs, [self._menu, self._name, self._message], **at_once)
+        shown = {_IN_THE_BROWSER: f"(page, chosen) => [noiseOrder.shownInfotext('{self._tab}'), chosen]"}
+        self._use.click(self._used_again, [self._page, made["chosen"]], [made["chosen"], self._message], **at_once, **shown)
+        saved = [made[name] for name in SAVED if name != "preset"]
+        outputs = [self._menu, self._name, self._message]
+        self._save.click(self._saved_as, [self._name, preset, *saved], outputs, **at_once)
         self._delete.click(self._deleted, [self._menu], [preset, self._menu, self._message], **at_once)
-        self._refresh.click(self._refreshed, [preset, self._menu], [self._menu, self._table], **at_once)
+        self._refresh.click(self._refreshed, [preset, self._menu], [self._menu, *decided, self._message], **at_once)
+        about = {_IN_THE_BROWSER: f"(page, ...settings) => [noiseOrder.page('{self._tab}'), ...settings]"}
+        self._reckon.click(self._reckoned, [self._page, *self.components], [self._cost], **at_once, **about)
 
     def _choices(self) -> list[str]:
         try:
@@ -155,19 +181,27 @@ class Panel:
         except PresetError:
             return list(PRESETS)
 
-    def _chosen(self, name: str) -> list[Any]:
+    def _picked(self, name: str) -> list[Any]:
         """A preset's values for the preset knob and all that it may decide, and a message."""
         try:
-            values = {"preset": name, **PRESETS[name]} if name in PRESETS else self._saved.load(name).to_dict()
+            values = self._values_of(name)
         except PresetError as error:
-            return [gr.update() for _ in SAVED] + [self._said(str(error))]
-        updates = [gr.update(value=values[knob]) if knob in values else gr.update() for knob in ("preset", *_DECIDED)]
-        return [*updates, self._said("")]
+            return [gr.update() for _ in ("preset", *_DECIDED)] + [self._said(str(error))]
+        return [gr.update(value=values[knob]) if knob in values else gr.update() for knob in ("preset", *_DECIDED)] + [
+            self._said("")
+        ]
+
+    def _values_of(self, name: str) -> dict[str, Any]:
+        """What the panel shows for a preset; Custom leaves what is there."""
+        if name == CUSTOM:
+            return {"preset": name}
+        return (NoiseOrderSettings(preset=name) if name in PRESETS else self._saved.load(name)).to_form()
 
     def _saved_as(self, name: str, preset: str, *values: Any) -> list[Any]:
         """The menu with the new preset chosen, an empty name field, and a message; nothing but a message on failure."""
+        controls = [knob for knob in SAVED if knob != "preset"]
         try:
-            settings = NoiseOrderSettings.from_dict({"preset": preset, **dict(zip(_DECIDED, values))})
+            settings = NoiseOrderSettings.from_form({"preset": preset, **dict(zip(controls, values))})
             name = self._saved.save(name, settings)
         except (PresetError, SettingsError) as error:
             return [gr.update(), gr.update(), self._said(f"Not saved: {error}")]
@@ -181,9 +215,49 @@ class Panel:
         return [CUSTOM, gr.update(choices=self._choices(), value=CUSTOM), self._said(f"Deleted {name!r}.")]
 
     def _refreshed(self, preset: str, shown: str) -> list[Any]:
-        """What the page asks for when it is loaded and after every picture: the menu and the cost table as they are now."""
+        """What the page asks for when the panel opens and after every picture: the menu as it is now, and what it stands for.
+
+        A page may have kept another preset than the menu's from its saved defaults: what is in force is shown.
+        """
         choices = self._choices()
-        return [gr.update(choices=choices, value=shown if shown in choices else preset), self._table_html()]
+        if shown in choices and (shown not in PRESETS or shown == preset):
+            kept = [gr.update(choices=choices, value=shown), *[gr.update() for _ in _DECIDED]]
+        else:
+            values = self._values_of(preset)
+            decided = [gr.update(value=values[name]) if name in values else gr.update() for name in _DECIDED]
+            kept = [gr.update(choices=choices, value=preset), *decided]
+        return [*kept, self._said(self._saved.notice) if self._saved.notice else gr.update()]
+
+    def _reckoned(self, page: str, *values: Any) -> str:
+        """The cost line; for the page's script which controls have an effect, and whether the formulas are in use."""
+        try:
+            settings = NoiseOrderSettings.from_form({**dict(zip(KNOB, values)), "enabled": True})
+            line, warns = cost_line(settings, Page.read(page), loaded_family(), self._timing.seconds)
+        except SettingsError as error:
+            return self._line_html("cost", "status", f"⚠ {str(error).removeprefix(f'{INFOTEXT_PREFIX}: ')}", warns=True)
+        except ValueError:
+            return self._line_html("cost", "status", "")
+        effect, formulas = in_effect(settings, self._tab), settings.preset in (CUSTOM, PAPER)
+        text = f"⚠ {line}" if warns else line
+        return self._line_html("cost", "status", text, warns=warns, effect=effect, formulas=formulas)
+
+    def _used_again(self, infotext: str, chosen: str) -> list[Any]:
+        """The setting `chosen` for the picture that is shown, and a message."""
+        try:
+            found = chosen_in(parameters(infotext))
+        except SettingsError as error:
+            return [chosen, self._said(str(error))]
+        if not found:
+            return [
+                chosen,
+                self._said("The picture that is shown was not chosen by comparing noises: its seed alone makes it again."),
+            ]
+        return [found, self._said("Its seed and its noise are kept: nothing is compared again.")]
+
+    def _paste_trouble(self, infotext: dict[str, Any]) -> Any:
+        """What of a pasted infotext cannot be used, for the message line; None where all can."""
+        trouble = pasted_values(infotext)[1]
+        return self._said("; ".join(trouble)) if trouble else None
 
     def _said(self, text: str) -> str:
         return self._line_html("message", "status", text)
@@ -193,21 +267,3 @@ def _not_in_ui_config(component: Any) -> Any:
     """Keep a component out of the hosts' ui-config.json: it belongs to no generation, and its choices change."""
     component.do_not_save_to_config = True
     return component
-
-
-@cache
-def _pasted(knob: Knob) -> Callable[[dict[str, Any]], Any]:
-    """What a pasted infotext sets the knob to: its value there; if absent, off for the switch, nothing chosen, others as
-    they are."""
-
-    def value(parameters: dict[str, Any]) -> Any:
-        try:
-            if knob.name == "chosen":
-                return chosen_in(parameters)
-            if knob.infotext_key in parameters:
-                return knob.parsed(parameters[knob.infotext_key])
-        except SettingsError as error:
-            print(f"{error}; the rest of the infotext is pasted")
-        return {"enabled": False, "chosen": ""}.get(knob.name)
-
-    return value

@@ -8,5 +8,7 @@ def fresh_state():
 
 
 state = fresh_state()
-opts = SimpleNamespace(s_min_uncond_all=False, initial_noise_multiplier=1.0, sgm_noise_multiplier=False)
+opts = SimpleNamespace(
+    s_min_uncond_all=False, initial_noise_multiplier=1.0, sgm_noise_multiplier=False, img2img_fix_steps=False
+)
 sd_model = None

@@ -1,0 +1,135 @@
+"""The line that says beforehand what a picture will cost, by the code that does the work."""
+
+import json
+
+import pytest
+
+from lib_noiseorder import NoiseOrderSettings
+from lib_noiseorder.plans import extra_evaluations, plan_for
+from lib_noiseorder.report import Report
+
+from .double.host import DoubleHost
+
+
+@pytest.fixture(scope="module", autouse=True)
+def host():
+    return DoubleHost("eps")
+
+
+def said(settings, family="eps", seconds=None, **page):
+    from lib_noiseorder.webui.panel.cost_line import Page, cost_line
+
+    usual = {"steps": 20, "sampler": "Euler", "guidance": 7, "denoising": None, "hires": None, "seeds": ["5"]}
+    return cost_line(NoiseOrderSettings(enabled=True, **settings), Page.read(json.dumps({**usual, **page})), family, seconds)
+
+
+HIRES = {"sampler": "Euler", "guidance": None, "steps": 10}
+SEVEN = "Compares 7 noises: 12 more model evaluations, +30 % at 20 steps"
+BOTH = {"strength": 0.2, "selection": "automatic"}
+
+
+@pytest.mark.parametrize(
+    "settings, page, line",
+    [
+        ({}, {}, SEVEN),
+        ({}, {"seconds": 0.25}, f"{SEVEN}, about 3.0 s"),
+        ({}, {"family": None}, "Compares 2 to 7 noises: 12 to 14 more model evaluations, +30 to +35 % at 20 steps"),
+        ({}, {"guidance": 1}, "Compares 7 noises: 6 more model evaluations, +30 % at 20 steps"),
+        ({}, {"denoising": 0.5}, "Compares 5 noises: 8 more model evaluations, +36 % at 20 steps"),
+        ({"extra_cost": 1}, {}, "Compares 16 noises: 30 more model evaluations, +75 % at 20 steps"),
+        ({"preset": "Light"}, {}, "Compares 4 noises: 6 more model evaluations, +15 % at 20 steps"),
+        ({"selection_draws": 3}, {}, "Compares 3 noises: 4 more model evaluations, +10 % at 20 steps"),
+        ({"preset": "Paper"}, {}, "Asks the model 3 times: 3 more model evaluations, +8 % at 20 steps"),
+        (BOTH, {}, "Compares 7 noises and asks the model 3 times: 15 more model evaluations, +38 % at 20 steps"),
+        ({"strength": 0}, {}, "No extra cost"),
+        ({"chosen": "5:3"}, {}, "The noise is named: no extra cost"),
+        ({"chosen": "5:3"}, {"seeds": ["5", "6"]}, SEVEN),
+        ({"chosen": "5:3"}, {"seeds": [""]}, SEVEN),
+        ({"compare_with_off": True}, {}, f"{SEVEN}. The pictures without it double the time"),
+        ({"hires_pass": True}, {"hires": HIRES}, f"{SEVEN}; 8 more in the hires pass"),
+        ({"hires_pass": True, "chosen": "5:3/2"}, {"hires": HIRES}, "The noise is named: no extra cost"),
+        ({}, {"sampler": "DPM adaptive"}, "Compares 7 noises: 12 more model evaluations"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_it_says(settings, page, line):
+    assert said(settings, **page) == (line, False)
+
+
+@pytest.mark.parametrize(
+    "settings, page, line",
+    [
+        ({}, {"steps": 2}, "With 2 steps, an extra cost of 0.4 is too little to compare noises. None are compared."),
+        ({"extra_cost": 0}, {}, "With 20 steps, an extra cost of 0 is too little to compare noises. None are compared."),
+        ({"selection_draws": 1}, {}, "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more."),
+        ({"strength": 0, "erasure_samples": 1}, {}, "These settings leave the noise as it is."),
+    ],
+    ids=str,
+)
+def test_it_warns_where_nothing_will_be_done(settings, page, line):
+    assert said(settings, **page) == (line, True)
+
+
+@pytest.mark.parametrize("family", ["eps", "flow"])
+@pytest.mark.parametrize("guidance", [1, 7])
+@pytest.mark.parametrize("steps", [7, 20, 150])
+def test_it_reckons_as_the_plan_does(family, guidance, steps):
+    plan = plan_for(family, guidance, steps=steps)
+    cost = extra_evaluations(plan, guidance, whole_calls=True)
+    line, warns = said({}, family, guidance=guidance, steps=steps)
+    assert warns == (plan.draws == 1)
+    assert warns or line.startswith(f"Compares {plan.draws} noises: {cost} more model evaluations")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "3", '{"steps": null}'])
+def test_what_a_page_cannot_say(text):
+    from lib_noiseorder.webui.panel.cost_line import Page
+
+    with pytest.raises(ValueError):
+        Page.read(text)
+
+
+def test_what_has_no_effect_need_not_be_shown():
+    from lib_noiseorder.webui.panel.cost_line import in_effect
+
+    def used(tab="txt2img", **settings):
+        return {name for name, does in in_effect(NoiseOrderSettings(enabled=True, **settings), tab).items() if does}
+
+    assert used() == {"extra_cost", "selection_draws", "hires_pass"}
+    assert used(selection_draws=3, tab="img2img") == {"selection_draws"}
+    formulas = {f"{stage}_{what}" for stage in ("layout", "structure", "detail") for what in ("weight", "timestep")}
+    formulas |= {"injection", "strength_schedule", "hires_pass"}
+    assert used(preset="Paper") == formulas
+    assert used(detail_weight=0) == formulas - {"detail_timestep"}
+    assert used(strength=0) == {"hires_pass"}
+
+
+def test_seconds_are_those_of_the_last_picture():
+    from lib_noiseorder.webui.panel.cost_line import Timing
+
+    timing = Timing()
+    for report in (None, Report(evaluations=10, seconds=2.0), Report(seconds=1.0)):
+        timing.note(report)
+    assert timing.seconds == 0.2
+
+
+def test_the_kind_of_checkpoint_is_looked_up_without_loading_one(monkeypatch):
+    from types import SimpleNamespace
+
+    from modules import sd_models
+
+    from lib_noiseorder.webui.panel.cost_line import loaded_family
+
+    class FakeInitialModel:
+        """Forge's, before anything is loaded."""
+
+    def loaded(**data):
+        monkeypatch.setattr(sd_models, "model_data", SimpleNamespace(**data), raising=False)
+        return loaded_family()
+
+    assert loaded(sd_model=None) is None
+    assert loaded(sd_model=sd_models.EpsCheckpoint()) == "eps"
+    forge = {"forge_loading_parameters": {"checkpoint": "a"}}
+    assert loaded(sd_model=sd_models.FlowCheckpoint(), forge_hash="{'checkpoint': 'a'}", **forge) == "flow"
+    assert loaded(sd_model=sd_models.FlowCheckpoint(), forge_hash="another", **forge) is None
+    assert loaded(sd_model=FakeInitialModel(), forge_hash="{'checkpoint': 'a'}", **forge) is None
