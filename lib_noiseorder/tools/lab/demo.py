@@ -73,6 +73,8 @@ class Comparison:
     def meaning(self) -> str:
         """What the interval says."""
         _, low, high = self.points
+        if self.plain.right == self.ordered.right:
+            return "No pair differs in being right: these pairs show nothing either way."
         if low > 0:
             return f"The interval is above 0: {self.ordered.name} was better here by more than luck."
         if high < 0:
