@@ -7,9 +7,11 @@ import importlib
 import platform
 import re
 import sys
+import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from .. import KNOBS, NoiseOrderSettings, __version__
 from ..settings import RECOMMENDED
@@ -17,7 +19,9 @@ from .assignments import assigned
 from .bench import commands as bench_commands
 from .compare import commands as compare_commands
 from .lab import commands as lab_commands
-from .options import running
+from .options import running, whole_number
+from .progress import Bar, duration
+from .store import whole_file
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,14 +39,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"noiseorder {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="plain and ordered pictures of the embedded model, side by side in one PNG")
-    demo.add_argument("prompt", help='for example "red circle left of blue square"')
-    demo.add_argument("--model", choices=("flow", "eps"), default="flow", help="which embedded model (default: flow)")
-    demo.add_argument("--seed", type=int, default=1, help="the first seed (default: 1)")
-    demo.add_argument("--pictures", type=int, default=4, help="how many seeds, 1 to 12 (default: 4)")
+    demo = commands.add_parser("demo", help="plain and ordered pictures of an embedded model counted, eight pairs in a PNG")
+    demo.add_argument("prompt", nargs="?", help='for example "red circle left of blue square" (default: many, rare and common)')
+    demo.add_argument("--model", choices=("eps", "flow"), default="eps", help="which embedded model (default: %(default)s)")
+    pairs, seeds = whole_number(8, 4096), whole_number(0, 2**31 - 1)
+    demo.add_argument("--pairs", type=pairs, default=192, help="plain and ordered pictures, 8 to 4096 (default: %(default)s)")
+    demo.add_argument("--seed", type=seeds, default=1, help="decides the noises, and prompts not given (default: %(default)s)")
     setting = f"a setting, as in the API (default: preset={RECOMMENDED})"
     demo.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=setting)
-    demo.add_argument("--out", type=Path, help="the PNG to write (default: noiseorder-PROMPT.png here)")
+    demo.add_argument("--out", type=Path, help="the PNG to write (default: noiseorder-demo.png or noiseorder-PROMPT.png here)")
     demo.set_defaults(run=running(_demo, DemoOptions))
 
     lab = commands.add_parser("lab", help="train, evaluate and tabulate in the shapes world")
@@ -72,34 +77,42 @@ def controls_table() -> str:
 class DemoOptions:
     """Of `demo`, as on the command line."""
 
-    prompt: str
+    prompt: str | None
     model: str
+    pairs: int
     seed: int
-    pictures: int
     set: tuple[str, ...]
     out: Path | None
 
 
 def _demo(options: DemoOptions) -> int:
-    demo, world = _lab("demo"), _lab("world")
-    if not 1 <= options.pictures <= 12:
-        raise ValueError(f"--pictures = {options.pictures} is not an integer from 1 to 12")
-    prompt = world.Prompt.parse(options.prompt)
+    began = time.monotonic()
+    demo, sheet, world = _lab("demo"), _lab("demo_sheet"), _lab("world")
+    prompt = None if options.prompt is None else world.Prompt.parse(options.prompt)
     settings = NoiseOrderSettings.from_dict({"enabled": True, **assigned(options.set, "--set")})
-    seeds = list(range(options.seed, options.seed + options.pictures))
-    rows, ordered = demo.compare(prompt, settings, options.model, seeds)
-    path = options.out or Path(f"noiseorder-{re.sub(r'[^a-z]+', '-', str(prompt))}.png")
-    title = f"embedded {options.model} model, seeds {seeds[0]} to {seeds[-1]}, preset {settings.preset}"
-    demo.draw_sheet(prompt, rows, seeds, title, path)
-    for row in rows:
-        right = sum(verdict.all for verdict in row.verdicts)
-        print(f"{row.name:8} {right} of {len(seeds)} right   noise std {row.std:.3f}   {row.evaluations} model evaluations")
-        for seed, verdict in zip(seeds, row.verdicts):
-            print(f"         seed {seed}: {verdict}")
-    for reason in ordered.report.skipped:
-        print(f"skipped  {reason}")
-    print(f"written  {path.resolve()}")
+    path = options.out or Path(f"noiseorder-{re.sub(r'[^a-z]+', '-', str(prompt or 'demo'))}.png")
+    _check_writable(path)
+    bar = Bar("drawing")
+    try:
+        comparison = demo.compare(prompt, settings, options.model, options.pairs, options.seed, bar)
+    finally:
+        bar.close()
+    with whole_file(path) as part:
+        sheet.draw_sheet(comparison, f"Small embedded model ({options.model}), seed {options.seed}").save(part, optimize=True)
+    print("\n".join(demo.told(comparison, options.model, options.seed)))
+    print(f"written  {path.resolve()} after {duration(time.monotonic() - began)}")
     return 0
+
+
+def _check_writable(path: Path) -> None:
+    """Before the work is done. Raises ValueError where no PNG of this name can be written."""
+    try:
+        if path.suffix.lower() != ".png" or path.is_dir():
+            raise ValueError(f"--out = {path} is no file that ends in .png")
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out = {path} cannot be written: {error.strerror}; it takes a .png in an existing folder") from None
 
 
 def _doctor(_: argparse.Namespace) -> int:

@@ -24,5 +24,20 @@ def running(command: Callable[[T], int], kind: type[T]) -> Callable[[argparse.Na
     return run
 
 
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """What reads an integer argument, for a parser's `type`; the parser says field, value and range of what it refuses."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not an integer from {low} to {high}")
+        return number
+
+    return read
+
+
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value

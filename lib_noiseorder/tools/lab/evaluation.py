@@ -79,8 +79,13 @@ def pairs_of(count: int, seed: int) -> tuple[list[Prompt], list[int], np.ndarray
         raise ValueError(f"--pairs = {count} is less than {2 * PICTURES_PER_PROMPT}")
     groups = np.arange(count) // PICTURES_PER_PROMPT
     prompts = test_prompts(int(groups[-1]) + 1, seed)
+    return [prompts[group] for group in groups], noise_seeds(count, seed), groups
+
+
+def noise_seeds(count: int, seed: int) -> list[int]:
+    """One seed per picture; they depend on `seed` alone, and the first ones are the same for any count."""
     words = [np.random.SeedSequence([seed, index]).generate_state(2) for index in range(count)]
-    return [prompts[group] for group in groups], [int(high) << 31 | int(low) >> 1 for high, low in words], groups
+    return [int(high) << 31 | int(low) >> 1 for high, low in words]
 
 
 def evaluate(

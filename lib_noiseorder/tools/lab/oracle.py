@@ -51,10 +51,18 @@ class Verdict:
         parts = [part for part in (self.count, self.thing, self.other, self.relation) if part is not None]
         return sum(parts) / len(parts)
 
-    def __str__(self) -> str:
-        parts = {"count": self.count, "thing": self.thing, "other thing": self.other, "relation": self.relation}
-        wrong = [name for name, right in parts.items() if right is False]
-        return "all right" if self.all else "wrong: " + ", ".join(wrong or ["something extra"])
+    def in_words(self, prompt: Prompt) -> str:
+        """What a user is told of a picture of the prompt: "right", or what is wrong with it."""
+        if self.all:
+            return "right"
+        missing = [] if self.thing else [f"no {prompt.colour} {prompt.shape}"]
+        if self.other is False:
+            missing.append(f"no {prompt.other_colour} {prompt.other_shape}")
+        if missing:
+            return f"wrong: {', '.join(missing)}"
+        if not self.count:
+            return "wrong: something extra" if prompt.relation or prompt.count == 1 else "wrong: their number"
+        return f"wrong: not {prompt.relation}" if prompt.relation else "wrong: something else, too"
 
 
 class Oracle:

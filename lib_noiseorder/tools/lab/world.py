@@ -111,18 +111,24 @@ def random_prompt(rng: np.random.Generator, uniform: bool = False) -> Prompt:
     return Prompt(*first, 1, RELATIONS[int(rng.integers(2)) + 2 * vertical], *second)
 
 
-def test_prompts(count: int, seed: int) -> list[Prompt]:
-    """Prompts for an evaluation: the first half common ones, the second half rare ones."""
+def test_prompts(count: int, seed: int, relations_only: bool = False) -> list[Prompt]:
+    """Prompts for an evaluation: the first half common ones, the second half rare ones.
+
+    Args:
+        count: how many.
+        seed: decides them.
+        relations_only: leave out prompts of one kind of thing, with or without a number.
+    """
     rng = np.random.default_rng(seed)
     common: list[Prompt] = []
     rare: list[Prompt] = []
     while len(common) < count // 2:
         prompt = random_prompt(rng)
-        if not prompt.rare:
+        if not prompt.rare and (prompt.relation or not relations_only):
             common.append(prompt)
     while len(rare) < count - count // 2:
         prompt = random_prompt(rng, uniform=True)
-        if prompt.rare:
+        if prompt.rare and (prompt.relation or not relations_only):
             rare.append(prompt)
     return common + rare
 
