@@ -7,7 +7,7 @@ from .questions import Observer
 from .report import OrderedNoise, Report
 from .settings import KNOBS, NoiseOrderSettings, SettingsError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "KNOBS",

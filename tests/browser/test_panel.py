@@ -25,19 +25,26 @@ EVERYTHING = NoiseOrderSettings(
     layout_timestep=0.8,
     structure_timestep=0.4,
     detail_timestep=0.2,
-    selection="light",
+    selection="automatic",
     selection_draws=2,
     compare_with_off=True,
     show_injected=True,
     hires_pass=True,
     inner_passes=True,
+    extra_cost=0.5,
 )
 
 
 def set_everything(tab):
-    for name, value in EVERYTHING.to_dict().items():
-        if name not in ("enabled", "preset"):
-            tab.set(name, value)
+    hires = ["hires_pass"] if tab.name == "txt2img" else []  # img2img has none, and its panel shows no control for it
+    first = ["selection", "extra_cost"]  # with a number of draws there is no cost to set
+    names = [*first, *(name for name in KNOB if name not in ("enabled", "preset", "chosen", "hires_pass", *first)), *hires]
+    for name in names:
+        tab.set(name, getattr(EVERYTHING, name))
+
+
+def everything(tab, **more):
+    return {**EVERYTHING.to_dict(), "hires_pass": tab.name == "txt2img", **more}
 
 
 def test_the_panel_starts_closed_and_off_and_opens_with_the_recommended_preset(open_page):
@@ -46,7 +53,7 @@ def test_the_panel_starts_closed_and_off_and_opens_with_the_recommended_preset(o
         tab = Tab(page, name)
         assert not tab.switched_on() and not tab.part("menu").is_visible()
         tab.open()
-        assert tab.read_all() == NoiseOrderSettings(enabled=True, preset="Automatic").to_dict()
+        assert tab.read_all() == NoiseOrderSettings(enabled=True).to_form()
 
 
 def test_ids_are_unique_and_everything_can_be_reached_by_keyboard(open_page):
@@ -57,46 +64,81 @@ def test_ids_are_unique_and_everything_can_be_reached_by_keyboard(open_page):
     page.locator("#txt2img_noise_order_accordion .label-wrap").first.focus()
     page.keyboard.press("Enter")
     tab.open()
+    tab.set("selection", "automatic")  # Custom, with which every control has an effect
+    tab.part("detail_timestep").wait_for()
     reached = set()
     page.locator("#txt2img_noise_order_accordion-visible-checkbox").focus()
     for _ in range(60):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("(document.activeElement.closest('[id*=_noise_order_]') || {}).id"))
     wanted = {f"txt2img_noise_order_{name}" for name in KNOB if name not in ("enabled", "preset")}
-    wanted |= {f"txt2img_noise_order_{name}" for name in ("menu", "preset_name", "preset_save", "preset_delete")}
+    wanted |= {
+        f"txt2img_noise_order_{name}" for name in ("menu", "use", "forget", "preset_name", "preset_save", "preset_delete")
+    }
     assert wanted <= reached
 
 
 def test_the_cost_line_follows_the_page(open_page):
     tab = Tab(open_page(), "txt2img").prepare(steps=20, cfg=7).open()
-    tab.says("cost", re.compile(r"^≈ \d+ extra model evaluations: \+[234]\d % at 20 steps$"))
+    tab.says("cost", re.compile(r"^Compares \d+ noises: \d+ more model evaluations, \+[234]\d % at 20 steps"))
+    tab.set("extra_cost", 1.0)
+    tab.says("cost", re.compile(r"^Compares (16|4) noises: "))
     tab.set("preset", "Paper")
-    tab.says("cost", "≈ 3 extra model evaluations: +8 % at 20 steps")
+    tab.says("cost", re.compile(r"^Asks the model 3 times: 3 more model evaluations, \+8 % at 20 steps"))
     tab.type(tab.host("cfg_scale"), 1)
-    tab.says("cost", "≈ 3 extra model evaluations: +15 % at 20 steps")
+    tab.says("cost", re.compile(r"\+15 % at 20 steps"))
     tab.choose(tab.host("sampling"), "Heun")
-    tab.says("cost", re.compile(r"\+8 % at 20 steps$"))
+    tab.says("cost", re.compile(r"\+8 % at 20 steps"))
     tab.set("detail_weight", 0.0)
-    tab.says("cost", re.compile(r"^≈ 2 extra"))
+    tab.says("cost", re.compile(r"^Asks the model 2 times: 2 more"))
     assert tab.read("preset") == "Custom"
     tab.set("compare_with_off", True)
-    tab.says("cost", re.compile(r"the plain copies: \+100 %$"))
-    for stage in ("layout", "structure"):
-        tab.set(f"{stage}_weight", 0.0)
-    tab.says("cost", re.compile("^⚠ All three weights are 0"))
+    tab.says("cost", re.compile(r"The pictures without it double the time$"))
+    tab.set("layout_weight", 0.0)
+    tab.set("structure_weight", 0.0)
+    tab.says("cost", re.compile("^⚠ .*leave nothing to inject"))
     tab.set("preset", "Automatic")
     tab.choose(tab.host("sampling"), "Euler")
     tab.type(tab.host("steps"), 2)
-    tab.says("cost", re.compile("^⚠ 2 steps: too few to compare noises"))
+    tab.says("cost", re.compile("^⚠ With 2 steps, an extra cost of 0.4 is too little to compare noises"))
 
 
 def test_the_cost_line_counts_a_hires_pass_that_is_ordered(open_page):
     tab = Tab(open_page(), "txt2img").prepare(steps=20, cfg=7).open()
     tab.set("preset", "Paper")
     tab.set("hires_pass", True)
-    tab.says("cost", "≈ 3 extra model evaluations: +8 % at 20 steps")
+    tab.says("cost", re.compile(r"^Asks the model 3 times: 3 more .* at 20 steps$"))
+    assert tab.read("preset") == "Paper", "Paper says nothing of passes"
     tab.page.locator("#txt2img_hr-visible-checkbox").check()
-    tab.says("cost", "≈ 3 extra model evaluations: +8 % at 20 steps of the first pass; 3 more in the hires pass")
+    tab.says("cost", re.compile(r"^Asks the model 3 times: 3 more .*; 3 more in the hires pass$"))
+
+
+def test_only_what_has_an_effect_is_shown(open_page):
+    def visible(*names):
+        return [name for name in names if tab.part(name).is_visible()]
+
+    formulas = ("strength", "layout_weight", "detail_timestep", "injection")
+    tab = Tab(open_page(), "txt2img").prepare()
+    tab.panel.locator(".label-wrap").first.click()
+    tab.says("cost", re.compile("^Compares"))
+    assert visible("menu", "extra_cost", "compare_with_off", "chosen", *formulas, "hires_pass") == [
+        "menu", "extra_cost", "compare_with_off", "chosen",
+    ]  # fmt: skip
+    tab.set("preset", "Paper")
+    tab.part("strength").wait_for()
+    assert visible("extra_cost", *formulas) == list(formulas), "the formulas' fold opens"
+    tab.set("detail_weight", 0.0)
+    tab.part("detail_timestep").wait_for(state="hidden")
+    tab.set("strength", 0.0)
+    tab.part("layout_weight").wait_for(state="hidden")
+    tab.set("selection", "automatic")
+    tab.part("extra_cost").wait_for()
+    tab.set("preset", "Light")
+    tab.part("strength").wait_for(state="hidden")
+    assert tab.read("extra_cost") == 0.2
+    tab.set("extra_cost", 0.3)
+    tab.page.wait_for_timeout(500)
+    assert tab.read("preset") == "Automatic"
 
 
 def test_send_to_img2img_takes_the_controls_along(open_page):
@@ -106,7 +148,7 @@ def test_send_to_img2img_takes_the_controls_along(open_page):
     tab.page.locator("#txt2img_send_to_img2img").click()
     other = Tab(tab.page, "img2img")
     other.page.wait_for_timeout(2500)
-    assert other.read_all() == EVERYTHING.to_dict()
+    assert other.read_all() == everything(tab)
 
 
 def test_a_wrong_value_is_told_and_changes_nothing(tab):
@@ -128,29 +170,53 @@ def test_a_wrong_value_is_told_and_changes_nothing(tab):
 def test_every_control_arrives_and_comes_back_from_the_infotext(tab, open_page):
     set_everything(tab)
     infotexts = tab.generate()
-    assert dataclasses.replace(NoiseOrderSettings.from_infotext(infotexts[0]), chosen="") == EVERYTHING
+    of_the_picture = {"chosen": "", "compare_with_off": False, "show_injected": False}
+    said = dataclasses.replace(NoiseOrderSettings.from_infotext(infotexts[0]), **of_the_picture)
+    assert said == NoiseOrderSettings(**everything(tab, **of_the_picture))
     fresh = Tab(open_page(), tab.name)
     fresh.paste(infotexts[0])
     fresh.open()
     pasted = fresh.read_all()
     assert re.fullmatch(r"\d+:\d", pasted.pop("chosen"))
-    assert {**pasted, "chosen": ""} == EVERYTHING.to_dict()
+    assert {**pasted, "chosen": ""} == everything(tab, **of_the_picture)
     fresh.paste(infotexts[1])
     assert not fresh.switched_on(), "the plain copy's infotext switches off"
     fresh.page.close()
 
 
+def test_pasting_tells_what_cannot_be_used_and_restores_the_rest(tab):
+    tab.paste("a cat\nSteps: 20, Seed: 5, Noise Order: Custom, Noise Order strength: 9, Noise Order noise scale: 0.9")
+    tab.says("message", re.compile("strength = 9.0 is not a number from -2 to 2; the rest of the infotext is pasted"))
+    assert (tab.read("preset"), tab.read("noise_scale"), tab.read("strength")) == ("Custom", 0.9, 0.1)
+
+
 def test_what_happened_is_told_in_the_panel(tab):
     tab.set("preset", "Automatic")
-    announced = int(re.match(r"≈ (\d+) ", tab.says("cost", re.compile("^≈")))[1])
+    announced = int(re.search(r"(\d+) more", tab.says("cost", re.compile("^Compares")))[1])
     tab.generate()
     line = tab.says("outcome", re.compile(r"^Last time: \d+ extra evaluations per picture"))
-    reusable = plan_for("automatic", "eps", 3.0, steps=8).reusable(3.0)  # which the host may have to ask again
+    reusable = plan_for("eps", 3.0, steps=8).reusable(3.0)  # which the host may have to ask again
     assert announced <= int(re.search(r"\d+", line)[0]) <= announced + reusable
-    assert re.search(r"[\d.]+ s \(\d+% of the time\), noise \d chosen, mean \S+ → \S+, standard deviation \S+ → \S+$", line)
+    assert re.search(r"[\d.]+ s \(\d+% of the time\), noise \d chosen", line)
+    tab.says("cost", re.compile(r"about [\d.]+ s$"))
     tab.set("preset", "Paper")
     tab.generate()
     tab.says("outcome", re.compile(r"^Last time: 3 extra evaluations .* correlation [\d.-]+$"))
+
+
+def test_a_noise_is_used_again_with_its_seed_and_chosen_anew(tab):
+    tab.set("preset", "Automatic")
+    tab.type(tab.host("steps"), 20)
+    (infotext,) = tab.generate()
+    seed, draw = (re.search(rf"{key}: (\d+)", infotext)[1] for key in ("Seed", "Noise Order chosen"))
+    tab.host("seed").locator("input").first.fill("-1")
+    tab.part("use").click()
+    tab.says("message", re.compile("nothing is compared again"))
+    assert tab.read("chosen") == f"{seed}:{draw}" and tab.host("seed").locator("input").first.input_value() == seed
+    tab.says("cost", re.compile("^The noise is named: no extra cost"))
+    tab.part("forget").click()
+    tab.says("cost", re.compile("^Compares"))
+    assert tab.read("chosen") == ""
 
 
 def test_compare_with_off_puts_the_plain_copy_beside_each_picture(tab):
@@ -170,20 +236,19 @@ def test_a_choice_is_pasted_announced_replayed_and_forgotten(tab, open_page):
     tab.type(tab.host("steps"), 20)
     tab.set("preset", "Automatic")
     (infotext,) = tab.generate()
-    first = re.search(
-        r"noise \d+ chosen, mean \S+ → \S+", tab.says("outcome", re.compile(r"^Last time: [1-9]\d* extra evaluations"))
-    )[0]
+    line = tab.says("outcome", re.compile(r"^Last time: [1-9]\d* extra evaluations"))
+    first = re.search(r"noise \d+ chosen", line)[0]
     fresh = Tab(open_page(), "txt2img")
     fresh.paste(infotext)
     fresh.open()
     seed = int(re.search(r"Seed: (\d+)", infotext)[1])
     assert re.fullmatch(rf"{seed}:\d+", fresh.read("chosen"))
     if tab.name == "txt2img":
-        fresh.says("cost", re.compile("^No extra model evaluations"))
+        fresh.says("cost", re.compile("^The noise is named: no extra cost"))
         fresh.generate(seed)
         assert first in fresh.says("outcome", re.compile("^Last time: 0 extra evaluations per picture"))
     fresh.part("forget").click()
-    fresh.says("cost", re.compile(r"^≈ \d+ extra model evaluations"))
+    fresh.says("cost", re.compile(r"^Compares \d+ noises"))
     assert fresh.read("chosen") == ""
     fresh.page.close()
 
@@ -211,7 +276,7 @@ def test_presets_are_saved_named_reloaded_and_deleted(tab, open_page):
 
     again = Tab(open_page(), tab.name).open()
     again.set("preset", name)
-    kept = {**EVERYTHING.to_dict(), "preset": name, "compare_with_off": False, "show_injected": False}
+    kept = everything(tab, preset=name, compare_with_off=False, show_injected=False)
     again.page.wait_for_timeout(800)
     assert again.read_all() == kept
     again.set("strength", 0.1)

@@ -114,7 +114,7 @@ def test_touching_a_formula_makes_the_preset_custom_without_asking_the_server(pa
 
 def test_presets_are_saved_shown_and_deleted(panel):
     controls = [value for name, value in NoiseOrderSettings(strength=0.3).to_form().items() if name not in NOT_A_PRESETS]
-    menu, name, message = panel._saved_as("mine", "Custom", *controls)
+    menu, name, message = panel._saved_as("mine", *controls)
     assert menu["choices"] == [*PRESETS, "mine"] and menu["value"] == "mine" and name == "" and "Saved as" in message
     values, _ = shown(panel, "mine")
     assert values["strength"] == 0.3 and values["preset"] == "Custom" and "enabled" not in values
@@ -128,14 +128,14 @@ def test_presets_are_saved_shown_and_deleted(panel):
     assert "there is no preset" in shown(panel, "mine")[1]
 
 
-NOT_A_PRESETS = ("enabled", "preset", "compare_with_off", "show_injected", "chosen")
+NOT_A_PRESETS = ("enabled", "compare_with_off", "show_injected", "chosen")
 
 
 def test_what_cannot_be_saved_or_deleted_is_told_and_escaped(panel):
     controls = [value for name, value in NoiseOrderSettings().to_form().items() if name not in NOT_A_PRESETS]
-    assert "Not saved: &#x27;paper&#x27; is built in" in panel._saved_as("paper", "Custom", *controls)[2]
-    controls[1] = 9
-    assert "strength = 9 is not" in panel._saved_as("mine", "Custom", *controls)[2]
+    assert "Not saved: &#x27;paper&#x27; is built in" in panel._saved_as("paper", *controls)[2]
+    controls[2] = 9
+    assert "strength = 9 is not" in panel._saved_as("mine", *controls)[2]
     assert "Not deleted" in panel._deleted("Paper")[2]
     assert "<script>" not in panel._deleted("<script>")[2]
 

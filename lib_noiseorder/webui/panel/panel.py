@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -158,8 +159,9 @@ class Panel:
 
     def _connect(self, made: dict[str, Any]) -> None:
         preset, decided = made["preset"], [made[name] for name in _DECIDED]
+        saved = [made[name] for name in SAVED]
         at_once = {"show_progress": False, "queue": False}  # not after the pictures that are being made
-        self._menu.input(self._picked, [self._menu], [preset, *decided, self._message], **at_once)
+        self._menu.input(self._picked, [self._menu], [*saved, self._message], **at_once)
         for name in SAVED:
             if name != "preset":
                 turned = {_IN_THE_BROWSER: _TO_CUSTOM if KNOB[name].group == FORMULAS else _TO_ITS_OWN}
@@ -167,9 +169,8 @@ class Panel:
         self._forget.click(None, [], [made["chosen"]], show_progress=False, **{_IN_THE_BROWSER: "() => ''"})
         shown = {_IN_THE_BROWSER: f"(page, chosen) => [noiseOrder.shownInfotext('{self._tab}'), chosen]"}
         self._use.click(self._used_again, [self._page, made["chosen"]], [made["chosen"], self._message], **at_once, **shown)
-        saved = [made[name] for name in SAVED if name != "preset"]
         outputs = [self._menu, self._name, self._message]
-        self._save.click(self._saved_as, [self._name, preset, *saved], outputs, **at_once)
+        self._save.click(self._saved_as, [self._name, *saved], outputs, **at_once)
         self._delete.click(self._deleted, [self._menu], [preset, self._menu, self._message], **at_once)
         self._refresh.click(self._refreshed, [preset, self._menu], [self._menu, *decided, self._message], **at_once)
         about = {_IN_THE_BROWSER: f"(page, ...settings) => [noiseOrder.page('{self._tab}'), ...settings]"}
@@ -182,27 +183,25 @@ class Panel:
             return list(PRESETS)
 
     def _picked(self, name: str) -> list[Any]:
-        """A preset's values for the preset knob and all that it may decide, and a message."""
+        """What a preset sets of the knobs that can be saved, and a message."""
         try:
-            values = self._values_of(name)
+            return [*self._updates(name, SAVED), self._said("")]
         except PresetError as error:
-            return [gr.update() for _ in ("preset", *_DECIDED)] + [self._said(str(error))]
-        return [gr.update(value=values[knob]) if knob in values else gr.update() for knob in ("preset", *_DECIDED)] + [
-            self._said("")
-        ]
+            return [*[gr.update() for _ in SAVED], self._said(str(error))]
 
-    def _values_of(self, name: str) -> dict[str, Any]:
-        """What the panel shows for a preset; Custom leaves what is there."""
-        if name == CUSTOM:
-            return {"preset": name}
-        return (NoiseOrderSettings(preset=name) if name in PRESETS else self._saved.load(name)).to_form()
+    def _updates(self, preset: str, names: Sequence[str]) -> list[Any]:
+        """What a preset sets: all of the user's own, what a built-in one decides; Custom takes what is there."""
+        if preset in PRESETS:
+            decided = ("preset",) if preset == CUSTOM else ("preset", *_DECIDED)
+            values = {name: value for name, value in NoiseOrderSettings(preset=preset).to_form().items() if name in decided}
+        else:
+            values = self._saved.load(preset).to_form()
+        return [gr.update(value=values[name]) if name in values else gr.update() for name in names]
 
-    def _saved_as(self, name: str, preset: str, *values: Any) -> list[Any]:
+    def _saved_as(self, name: str, *values: Any) -> list[Any]:
         """The menu with the new preset chosen, an empty name field, and a message; nothing but a message on failure."""
-        controls = [knob for knob in SAVED if knob != "preset"]
         try:
-            settings = NoiseOrderSettings.from_form({"preset": preset, **dict(zip(controls, values))})
-            name = self._saved.save(name, settings)
+            name = self._saved.save(name, NoiseOrderSettings.from_form(dict(zip(SAVED, values))))
         except (PresetError, SettingsError) as error:
             return [gr.update(), gr.update(), self._said(f"Not saved: {error}")]
         return [gr.update(choices=self._choices(), value=name), "", self._said(f"Saved as {name!r}.")]
@@ -223,9 +222,7 @@ class Panel:
         if shown in choices and (shown not in PRESETS or shown == preset):
             kept = [gr.update(choices=choices, value=shown), *[gr.update() for _ in _DECIDED]]
         else:
-            values = self._values_of(preset)
-            decided = [gr.update(value=values[name]) if name in values else gr.update() for name in _DECIDED]
-            kept = [gr.update(choices=choices, value=preset), *decided]
+            kept = [gr.update(choices=choices, value=preset), *self._updates(preset, _DECIDED)]
         return [*kept, self._said(self._saved.notice) if self._saved.notice else gr.update()]
 
     def _reckoned(self, page: str, *values: Any) -> str:
