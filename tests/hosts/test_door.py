@@ -299,19 +299,17 @@ def test_an_interrupted_job_gets_no_plain_copies(host, monkeypatch):
 
 
 def test_a_failing_copy_costs_the_comparison_only(host, monkeypatch):
-    from types import SimpleNamespace
-
     from modules import errors
 
-    from lib_noiseorder.webui import extension
     from lib_noiseorder.webui.job import plain_copies
+
+    from .client import noise_order
 
     def fail(*_):
         raise RuntimeError("out of copies")
 
     monkeypatch.setattr(plain_copies, "add_plain_copies", fail)
-    processed, args = Shown("A"), [{"enabled": True, "compare_with_off": True}]
-    extension.end_job(SimpleNamespace(), processed, args, 0)
-    assert processed.images == ["A"]
-    assert processed.comments == "Noise Order: the plain copies failed, RuntimeError: out of copies ⚠\n"
+    pictures, _ = host.gallery("txt2img", **noise_order(compare_with_off=True))
+    assert len(pictures) == 1
+    assert "Noise Order: the plain copies failed, RuntimeError: out of copies ⚠" in host.comments
     errors.reports.clear()

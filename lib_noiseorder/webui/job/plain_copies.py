@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from modules import processing
 from modules.shared import state
 
+from ...answers import shadow
 from ...settings import INFOTEXT_KEYS
 from ..panel.grid_axes import forget_cell
 
@@ -44,8 +47,15 @@ def _plain(p: Any, switch: int) -> Any:
     plain.seed, plain.subseed = list(p.all_seeds), list(p.all_subseeds)
     plain.prompt, plain.negative_prompt, plain.styles = list(p.all_prompts), list(p.all_negative_prompts), []
     if getattr(p, "enable_hr", False):
-        plain.hr_prompt, plain.hr_negative_prompt = list(p.all_hr_prompts), list(p.all_hr_negative_prompts)
+        shadow(plain, "setup_prompts", partial(_with_hires_prompts, plain, p))
     plain.extra_generation_params = {key: value for key, value in p.extra_generation_params.items() if key not in INFOTEXT_KEYS}
     plain.comments, plain.do_not_save_grid = {}, True
     forget_cell(plain)
     return plain
+
+
+def _with_hires_prompts(plain: Any, p: Any, setup_prompts: Callable[[], None]) -> None:
+    """Prepare the prompts, with the hires pass's as they were; other scripts want the one for all to be a text."""
+    setup_prompts()
+    plain.all_hr_prompts, plain.all_hr_negative_prompts = list(p.all_hr_prompts), list(p.all_hr_negative_prompts)
+    plain.hr_prompt, plain.hr_negative_prompt = p.all_hr_prompts[0], p.all_hr_negative_prompts[0]
