@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import requests
+from PIL import Image
 
 from .client import encoded, noise_order
 from .double.host import DoubleHost
@@ -54,7 +55,10 @@ DOUBLE = {
     "a script that returns what came": ("txt2img", script("OwnSampling")),
 }
 """Those of the double that do with the pictures as the hosts' do."""
-OTHER_ARGUMENTS = {"NEO": {"SD upscale", "img2img alternative"}, "CLASSIC": {"SD upscale", "img2img alternative"}}
+ALTERNATIVE_ON = ("double", "A1111")
+"""On Forge it fails by itself."""
+OTHER_ARGUMENTS = ("NEO", "CLASSIC")
+"""Hosts whose SD upscale takes others."""
 
 
 def on_double(host):
@@ -63,6 +67,9 @@ def on_double(host):
 
 def gallery(host, name, **settings):
     """What is shown of a script's job, and the first infotext."""
+    where = "double" if on_double(host) else host.server.name
+    if (name == "img2img alternative" and where not in ALTERNATIVE_ON) or (name == "SD upscale" and where in OTHER_ARGUMENTS):
+        pytest.skip("this host's script fails by itself, takes other arguments, or is not there")
     tab, payload = (DOUBLE if on_double(host) else REAL)[name]
     payload = {"seed": 5, **(payload(host) if callable(payload) else payload)}
     if tab == "img2img":
@@ -98,8 +105,6 @@ def no_trace_of_an_error(host):
 @pytest.mark.parametrize("name", REAL)
 @pytest.mark.parametrize("tick", TICKS)
 def test_nothing_reaches_the_pictures_that_a_script_takes(host, name, tick):
-    if not on_double(host) and name in OTHER_ARGUMENTS.get(host.server.name, ()):
-        pytest.skip("this host's script takes other arguments, or is not there")
     expected, usual = gallery(host, name)
     with no_trace_of_an_error(host):
         pictures, infotext = gallery(host, name, **{tick: True})
@@ -134,6 +139,18 @@ def test_other_hires_prompts_are_those_of_the_plain_copies_too(host):
     assert expected.split("Counted")[0] == plain.split("Counted")[0]
 
 
+@pytest.mark.real_host
+def test_a_plain_copys_file_does_not_replace_the_ordered_pictures(host):
+    """As in img2img's batch tab, whose files are named after the pictures it started from."""
+    names = {"samples_filename_pattern": "plain-copy-[seed]", "save_images_add_number": False, "save_to_dirs": False}
+    job = {"save_images": True, "override_settings": {**host.defaults()["override_settings"], **names}}
+    host.gallery("txt2img", **job, **noise_order(compare_with_off=True))
+    files = sorted(host.server.log.parent.rglob("plain-copy-*.png"), key=lambda file: (len(file.name), file.name))
+    assert len(files) == 2
+    with Image.open(files[0]) as first, Image.open(files[1]) as second:
+        assert ["Noise Order" in one.info["parameters"] for one in (first, second)] == [True, False]
+
+
 def test_reasons_name_only_what_was_going_to_be_done(host):
     wanted = {
         "erasure": {"strength": 0},
@@ -141,8 +158,6 @@ def test_reasons_name_only_what_was_going_to_be_done(host):
         "erasure and injection": {},
         "selection": {"preset": "Automatic"},
     }
-    if not on_double(host) and "img2img alternative" in OTHER_ARGUMENTS.get(host.server.name, ()):
-        pytest.skip("this host's script takes other arguments, or is not there")
     for what, settings in wanted.items():
         _, infotext = gallery(host, "img2img alternative", **settings)
         reason = "the host's sampler was not seen"
@@ -187,17 +202,18 @@ def test_a_job_in_another_ones_hook_is_a_job_inside_it(double, monkeypatch, hook
     assert len(came[0].images) == 1 and "Noise Order" not in came[0].info
 
 
-def test_a_script_that_wants_the_hires_prompt_to_be_a_text_finds_one(double, monkeypatch):
+@pytest.mark.parametrize("hires", [{}, {"enable_hr": True, "hr_prompt": "blue square"}], ids=str)
+def test_a_script_that_wants_prompts_to_be_texts_and_the_seed_a_number_finds_them(double, monkeypatch, hires):
     found = []
 
     def process(p, *_):
-        found.append((p.hr_prompt.strip(), p.all_hr_prompts))
+        p.all_prompts[1] = "red circle"
+        found.append((p.prompt.strip(), p.hr_prompt.strip(), p.all_prompts, p.seed + 1))
 
     other_script(double, monkeypatch, 0, process=process)
-    job = {"enable_hr": True, "hr_prompt": "blue square", "batch_size": 2}
     with no_trace_of_an_error(double):
-        double.txt2img(**job, **noise_order(compare_with_off=True))
-    assert found == [("blue square", ["blue square"] * 2)] * 2
+        double.txt2img(**hires, batch_size=2, **noise_order(compare_with_off=True))
+    assert len(found) == 2 and found[0] == found[1]
 
 
 def test_a_grid_whose_settings_cannot_be_used_is_made_plain_and_says_why(double):

@@ -13,7 +13,7 @@ class Processing:
         self.enable_hr, self.is_hr_pass, self.denoising_strength = False, False, 0.7
         self.hr_second_pass_steps, self.hr_sampler_name, self.firstpass_image = 0, None, None
         self.hr_prompt = self.hr_negative_prompt = ""
-        self.is_api, self.styles, self.do_not_save_grid = False, [], False
+        self.is_api, self.styles, self.do_not_save_grid, self.override_settings = False, [], False, {}
         self.script_args, self.scripts = [], None
         self.mask = self.nmask = None
         for name, value in fields.items():
