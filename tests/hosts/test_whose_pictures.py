@@ -106,11 +106,15 @@ def no_trace_of_an_error(host):
 @pytest.mark.parametrize("tick", TICKS)
 def test_nothing_reaches_the_pictures_that_a_script_takes(host, name, tick):
     expected, usual = gallery(host, name)
+    start = 0 if on_double(host) else len(host.server.said())
     with no_trace_of_an_error(host):
         pictures, infotext = gallery(host, name, **{tick: True})
     assert [one.shape for one in pictures] == [one.shape for one in expected]
     assert max(abs(a - b).max() for a, b in zip(pictures, expected)) <= 2, "another picture was pasted in"
-    assert skipped(infotext) == [*skipped(usual), f"{TICKS[tick]}: a script takes this job's pictures"]
+    reason = f"{TICKS[tick]}: a script takes this job's pictures"
+    assert skipped(infotext) == [*skipped(usual), reason]
+    told = host.comments if on_double(host) else host.server.said()[start:].split("\n")  # below the pictures; in the console
+    assert any(line.startswith(f"Noise Order: skipped {reason}") for line in told)
     assert counted(infotext) <= counted(usual), "something was paid for and dropped"
 
 
