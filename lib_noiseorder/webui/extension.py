@@ -11,9 +11,9 @@ from modules import errors
 
 from ..chosen import check_with_seeds
 from ..report import Report
-from ..settings import ERROR, INFOTEXT_PREFIX, NoiseOrderSettings, SettingsError
+from ..settings import ERROR, INFOTEXT_PREFIX, KNOB, NoiseOrderSettings, SettingsError
 from .job import outcome, plain_copies, sheets
-from .job.inner_passes import is_inner_pass
+from .job.asker import Asker, asker_of, running_script
 from .job.named_draws import NamedDraws
 from .job.session import Session, forget
 from .panel import grid_axes
@@ -22,7 +22,8 @@ from .panel import grid_axes
 def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:
     """`process`: let an API request with bad settings fail with status 422 and their message.
 
-    The hosts log and swallow what a hook raises, so the job's own `init`, which runs next, raises it.
+    The hosts log and swallow what a hook raises, so the job's own `init`, which runs next, raises it. The grid script would
+    swallow that, too, and leave the cell black.
     """
     outcome.forget(p)
     NamedDraws.forget(p)
@@ -31,7 +32,7 @@ def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:
         _settings(p, args)
     except SettingsError as error:
         refusal = HTTPException(status_code=422, detail=str(error))
-        if getattr(p, "is_api", False):
+        if getattr(p, "is_api", False) and not grid_axes.is_grid(running_script()):
 
             def init(*_: Any, **__: Any) -> None:
                 raise refusal
@@ -53,11 +54,16 @@ def start_batch(p: Any, args: Sequence[Any]) -> None:
         p.extra_generation_params[ERROR] = message
         p.comment(outcome.complaint(message))
         return
-    inner = is_inner_pass(p)
-    if settings.enabled and (settings.inner_passes or not inner):
-        if inner:  # it has its picture's seed, and chooses for itself
+    asker = asker_of(p)
+    if settings.enabled and (settings.inner_passes or asker is not Asker.JOB):
+        if asker is Asker.JOB:  # it has its picture's seed, and chooses for itself
             settings = dataclasses.replace(settings, chosen="")
-        Session(settings, names_choice=not inner and not _collects_pictures(p)).arm(p)
+        Session(
+            settings,
+            names_choice=asker is Asker.HOST or (asker is Asker.SCRIPT and not _may_be_a_part(p)),
+            shows_sheets=asker is Asker.HOST,
+            left_out=_extras(settings) if asker is Asker.SCRIPT else (),
+        ).arm(p)
 
 
 def before_sampling(p: Any) -> None:
@@ -90,7 +96,7 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
         settings = _settings(p, args)
     except SettingsError:
         return
-    if not settings.enabled or is_inner_pass(p):  # ADetailer ends a copy of the job in the middle of it
+    if not settings.enabled or asker_of(p) is not Asker.HOST:
         return
     extras = []
     if settings.compare_with_off:
@@ -111,10 +117,15 @@ def _settings(p: Any, args: Sequence[Any]) -> NoiseOrderSettings:
     return settings
 
 
-def _collects_pictures(p: Any) -> bool:
-    """Whether one picture may be made of several jobs with one seed, as SD upscale's tiles: a script chosen in img2img.
+def _extras(settings: NoiseOrderSettings) -> list[str]:
+    """The pictures that were asked for besides the job's own, as the panel calls them."""
+    wanted = {"compare_with_off": settings.compare_with_off, "show_injected": settings.show_injected}
+    return [KNOB[name].label.lower() for name, ticked in wanted.items() if ticked]
+
+
+def _may_be_a_part(p: Any) -> bool:
+    """Whether a script may put one picture together from this job and others with one seed, as SD upscale does from its tiles.
 
     Every tile chooses for itself, so no single draw would make that picture again.
     """
-    arguments = getattr(p, "script_args", None)
-    return hasattr(p, "init_images") and bool(arguments) and bool(arguments[0])
+    return hasattr(p, "init_images")

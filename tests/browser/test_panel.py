@@ -232,6 +232,17 @@ def test_compare_with_off_puts_the_plain_copy_beside_each_picture(tab):
     assert "Noise Order" not in tab.generate()[-1]
 
 
+def test_what_is_left_out_for_a_script_is_told_in_the_panel(tab):
+    chosen = tab.page.locator(f"#{tab.name}_script_container #script_list")
+    tab.set("compare_with_off", True)
+    tab.choose(chosen, "Prompt matrix")
+    infotexts = tab.generate()
+    tab.says("outcome", re.compile(r"skipped compare with off: a script takes this job's pictures"))
+    assert all("Noise Order skipped" in text for text in infotexts)
+    tab.choose(chosen, "None")
+    tab.set("compare_with_off", False)
+
+
 def test_a_choice_is_pasted_announced_replayed_and_forgotten(tab, open_page):
     tab.type(tab.host("steps"), 20)
     tab.set("preset", "Automatic")

@@ -142,7 +142,13 @@ class RealHost:
     def img2img(self, **payload) -> Result:
         return self._generate("/sdapi/v1/img2img", payload)
 
-    def _generate(self, path: str, payload: dict) -> Result:
+    def gallery(self, tab: str, **payload) -> tuple[list[np.ndarray], list[str]]:
+        """Everything that is shown of a job, grids, other scripts' pictures and ours, and the infotexts."""
+        answer = self.server.post(f"/sdapi/v1/{tab}", self._payload(payload))
+        pictures = [decoded([image], [""], 1).pictures[0] for image in answer["images"]]
+        return pictures, json.loads(answer["info"])["infotexts"]
+
+    def _payload(self, payload: dict) -> dict:
         payload = {**self.defaults(), **payload}
         if payload.get("enable_hr"):
             # A1111 fails on Latent with inpaint checkpoints; Neo has none
@@ -152,6 +158,10 @@ class RealHost:
                 payload["hr_additional_modules"] = ["Use same choices"]
         if payload.get("infotext"):
             payload.pop("prompt")
+        return payload
+
+    def _generate(self, path: str, payload: dict) -> Result:
+        payload = self._payload(payload)
         answer = self.server.post(path, payload)
         infotexts = json.loads(answer["info"])["infotexts"]
         images = answer["images"][: len(infotexts)]  # Forge appends what its ControlNet saw

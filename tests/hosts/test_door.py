@@ -264,9 +264,10 @@ def compared(monkeypatch, processed, copies, **job):
     monkeypatch.setattr(processing, "process_images", lambda p: made.append(p) or Shown(*copies))
     monkeypatch.setattr(shared.state, "job_count", 1, raising=False)
     p = SimpleNamespace(
-        n_iter=1, script_args=("other", True, "Paper"), all_seeds=[7, 8], all_subseeds=[1, 2], all_prompts=["a", "b"],
+        n_iter=1, script_args=("other", True, "Paper"), all_subseeds=[1, 2], all_prompts=["a", "b"],
         all_negative_prompts=["", ""], styles=["painting"], extra_generation_params={"Noise Order": "Paper", "ENSD": 1},
-        comments={}, do_not_save_grid=False, **job,
+        comments={}, do_not_save_grid=False, override_settings={"CLIP_stop_at_last_layers": 2}, setup_prompts=lambda: None,
+        **{"subseed_strength": 0, "all_seeds": [7, 8], **job},
     )  # fmt: skip
     before = dict(vars(p))
     plain_copies.add_plain_copies(p, processed, 1)
@@ -278,8 +279,19 @@ def test_the_plain_copy_is_the_same_job_with_the_switch_off(host, monkeypatch):
     processed = Shown("A", "B")
     (plain,) = compared(monkeypatch, processed, ["a", "b"])
     assert processed.images == processed.infotexts == ["A", "a", "B", "b"]
-    assert plain.script_args == ["other", False, "Paper"] and plain.seed == [7, 8] and plain.prompt == ["a", "b"]
+    assert plain.script_args == ["other", False, "Paper"] and plain.seed == 7 and plain.prompt == "a"
+    assert plain.override_settings["CLIP_stop_at_last_layers"] == 2 and len(plain.override_settings) == 2
+    plain.setup_prompts()
+    assert plain.all_prompts == ["a", "b"] and plain.all_negative_prompts == ["", ""]
     assert plain.styles == [] and plain.extra_generation_params == {"ENSD": 1} and plain.do_not_save_grid
+
+
+@pytest.mark.parametrize(
+    "strength, seeds, expected", [(0, [7, 8], 7), (0, [7, 7], [7, 7]), (0.5, [7, 7], 7), (0.5, [7, 8], [7, 8]), (0, [7], 7)]
+)
+def test_a_plain_copy_has_the_pictures_seeds(host, monkeypatch, strength, seeds, expected):
+    (plain,) = compared(monkeypatch, Shown("A"), ["a"], subseed_strength=strength, all_seeds=seeds)
+    assert plain.seed == expected
 
 
 def test_plain_copies_find_their_place_beside_grids_and_masks(host, monkeypatch):
@@ -297,19 +309,17 @@ def test_an_interrupted_job_gets_no_plain_copies(host, monkeypatch):
 
 
 def test_a_failing_copy_costs_the_comparison_only(host, monkeypatch):
-    from types import SimpleNamespace
-
     from modules import errors
 
-    from lib_noiseorder.webui import extension
     from lib_noiseorder.webui.job import plain_copies
+
+    from .client import noise_order
 
     def fail(*_):
         raise RuntimeError("out of copies")
 
     monkeypatch.setattr(plain_copies, "add_plain_copies", fail)
-    processed, args = Shown("A"), [{"enabled": True, "compare_with_off": True}]
-    extension.end_job(SimpleNamespace(), processed, args, 0)
-    assert processed.images == ["A"]
-    assert processed.comments == "Noise Order: the plain copies failed, RuntimeError: out of copies ⚠\n"
+    pictures, _ = host.gallery("txt2img", **noise_order(compare_with_off=True))
+    assert len(pictures) == 1
+    assert "Noise Order: the plain copies failed, RuntimeError: out of copies ⚠" in host.comments
     errors.reports.clear()

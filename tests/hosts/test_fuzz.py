@@ -138,7 +138,9 @@ def test_the_door(eps, args):
         assert refused.value.status_code == 422 and len(refused.value.detail) < 1000
         return
     assert p.init == own
-    p.rng = p.noise_source(0)
+    p.setup_prompts(), p.setup_seeds()
+    p.iteration = 0
+    p.begin_batch()
     script.process_batch(p, *arrived(args))
     armed = Session.of(p)
     assert (armed.settings if armed else NoiseOrderSettings()) == (expected if expected.enabled else NoiseOrderSettings())

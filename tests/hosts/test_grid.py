@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import requests
 
 from lib_noiseorder import KNOBS, NoiseOrderSettings, SettingsError
 
-from .client import decoded, difference, noise_order
+from .client import Refused, decoded, difference, noise_order
 from .double.host import DoubleHost
 from .real import FLAGS, RealHost, Server
 
@@ -57,8 +58,10 @@ def test_axes_read_values_as_the_grid_script_gives_them(axes):
             assert set(map(axis.type, texts)) == set(knob.choices or (True, False))
         else:
             assert axis.type in ((str,) if knob.check else (int, float)), "the grid script reads ranges for numbers only"
-        with pytest.raises(SettingsError, match=knob.name):
-            axis.confirm(None, ["Magic"] if axis.choices else [1e9])
+            assert axis.type == knob.kind and axis.type(str(knob.default)) == knob.default
+        for text in ("Magic", "AUTOMATIC", "1e9", "x"):
+            with pytest.raises(SettingsError, match=f"{knob.name} = .* is not {re.escape(knob.range)}"):
+                axis.confirm(None, [axis.type(text)])
 
 
 def cell(host, axes, job, **turned):
@@ -67,8 +70,8 @@ def cell(host, axes, job, **turned):
     for name, value in turned.items():
         axes[name].confirm(p, [value])
         axes[name].apply(p, value, [value])
-    latents, (text,), _ = host.processing.process_images(p)
-    return latents, text
+    processed = host.processing.process_images(p)
+    return processed.images[0], processed.infotexts[0]
 
 
 @pytest.mark.parametrize("family", ["eps", "flow"])
@@ -139,6 +142,28 @@ def held_against_single_pictures(host):
 @pytest.mark.path("X/Y/Z plot")
 def test_the_hosts_own_grid(host):
     held_against_single_pictures(host)
+
+
+@pytest.mark.real_host
+@pytest.mark.parametrize(
+    "name, values",
+    [("strength", "0.1, 9"), ("strength", "much"), ("erasure_samples", "0-2"), ("preset", "automatic"), ("enabled", "maybe")],
+)
+def test_an_axis_with_a_value_that_cannot_be_used_is_refused(host, name, values):
+    knob = next(knob for knob in KNOBS if knob.name == name)
+    start = len(host.server.said())
+    with pytest.raises(Refused, match=f"{name} = .* is not {re.escape(knob.range)}") as refused:
+        plotted(host, (name, values), ("injection", "calibrated, literal"), {})
+    assert refused.value.status == 422 and "Traceback" not in host.server.said()[start:]
+
+
+@pytest.mark.real_host
+def test_settings_that_cannot_be_used_leave_the_cells_plain_and_say_why(host):
+    """The grid script swallows the refusal that every other request gets."""
+    plain = host.txt2img()
+    for cell in plotted(host, ("strength", "0.1, 0.5"), ("injection", "calibrated, literal"), {"noise_scale": 9}):
+        assert difference(cell, plain) == 0
+        assert cell["Noise Order error"].startswith("noise_scale = 9 is not a number from")
 
 
 @pytest.mark.real_host

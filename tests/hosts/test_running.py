@@ -61,6 +61,12 @@ def test_progress_tells_what_is_going_on_and_live_previews_change_nothing(host, 
     assert difference(usual, outcome[0]) <= 1
 
 
+def test_progress_tells_that_noises_are_compared(watched):
+    with watched(**LONG, **noise_order(preset="Automatic")) as (progress, _):
+        told = {text for seen in progress if (text := seen["textinfo"]) and text.startswith("Noise Order")}
+    assert told and all(text.startswith("Noise Order: comparing noises ") for text in told)
+
+
 @pytest.mark.path("interrupt")
 def test_an_interrupt_ends_a_job_and_the_next_one_is_as_ever(host, watched):
     stopped(host, watched, "interrupt")

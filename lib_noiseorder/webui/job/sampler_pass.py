@@ -67,7 +67,7 @@ class SamplerPass:
         settings, multiplier = self._settings, sampling.noise_multiplier
         self._rows = len(noise)  # a video's frames have a seed each, but only the first one's noise is used
         unit = noise / multiplier if multiplier != 1 else noise
-        asked_for = ["selection"] * _chooses(settings) + ["injection"] * (settings.strength != 0)
+        asked_for = ["selection"] * chooses(settings) + ["injection"] * (settings.strength != 0)
         try:
             if self._sheet:
                 self._sheet.add_noise("noise before", self._draw(1))
@@ -105,7 +105,7 @@ class SamplerPass:
         settings, report, watching = self._settings, self.report, Watching(self._sheet)
         if sampling.latent is not None:
             settings = starting_from_a_picture(settings, sampling.p.denoising_strength, model.noisiest)
-        if _chooses(settings) and not torch.allclose(unit, self._given[: len(unit)].to(unit), atol=1e-4):
+        if chooses(settings) and not torch.allclose(unit, self._given[: len(unit)].to(unit), atol=1e-4):
             report.skip("selection", "another script replaced the noise")
             settings = dataclasses.replace(settings, preset=CUSTOM, selection="off", chosen="")
 
@@ -142,7 +142,8 @@ class SamplerPass:
         self.report.skip(what, in_one_line(error))
 
 
-def _chooses(settings: NoiseOrderSettings) -> bool:
+def chooses(settings: NoiseOrderSettings) -> bool:
+    """Whether a picture may get another draw than its first."""
     return settings.selection != "off" or bool(settings.chosen)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -27,7 +27,7 @@ from ...settings import (
 from ..model.probe import Sampling
 from .named_draws import NamedDraws
 from .outcome import complaint, note_batch
-from .sampler_pass import SamplerPass
+from .sampler_pass import SamplerPass, chooses
 from .sheets import Sheet
 
 _ON_JOB = "_noise_order_session"
@@ -37,20 +37,25 @@ _HIRES = "hires pass: "
 class Session:
     """The ordering of the initial noise of one batch, from `process_batch` to `postprocess_batch`."""
 
-    def __init__(self, settings: NoiseOrderSettings, names_choice: bool = True):
+    def __init__(
+        self, settings: NoiseOrderSettings, names_choice: bool = True, shows_sheets: bool = True, left_out: Sequence[str] = ()
+    ):
         """
         Args:
             settings: what to do.
             names_choice: whether the infotext says which draw was chosen, so that it can be replayed.
+            shows_sheets: whether sheets may be added to the job's pictures.
+            left_out: what was asked for and is not made, because a script takes the job's pictures.
         """
         self.settings = settings
         self._names_choice = names_choice
         self._first: SamplerPass | None = None
         self._hires: SamplerPass | None = None
-        self._left_alone = "this job does not sample from the seed's noise"
+        self._left_alone = "everything: this job does not sample from the seed's noise"
         self._failure = ""
         self._told: set[str] = set()
-        self._sheet = Sheet() if settings.show_injected else None
+        self._sheet = Sheet() if settings.show_injected and shows_sheets else None
+        self._left_out = [f"{what}: a script takes this job's pictures" for what in left_out]
         self._started = time.perf_counter()
         self._unhook: list[tuple[Any, Restore]] = []
 
@@ -69,7 +74,7 @@ class Session:
         noise = next_noise()
         try:
             self._first = SamplerPass(self.settings, noise.clone(), host_rng, self._sheet)
-            self._left_alone = "the host's sampler was not seen, the noise is erased only"
+            self._left_alone = f"{_wanted(self.settings)}: the host's sampler was not seen, a script samples in its own way"
             return self._first.erased()
         except Exception as error:
             self._first = None
@@ -88,7 +93,7 @@ class Session:
         if getattr(p, "is_hr_pass", False):
             if not self.settings.hires_pass:
                 if self._first is None:
-                    self._left_alone = "there was a hires pass only, and that is left alone"
+                    self._left_alone = "everything: there was a hires pass only, and that is left alone"
                 return
         elif self._first is None or self._first.finished:
             return
@@ -162,8 +167,8 @@ class Session:
         if self._failure:
             reasons.append(f"everything: {self._failure}")
         if not passes:
-            return Report(skipped=reasons or [f"everything: {self._left_alone}"])
-        whole = dataclasses.replace(passes[0].report, skipped=reasons)
+            return Report(skipped=[*(reasons or [self._left_alone]), *self._left_out])
+        whole = dataclasses.replace(passes[0].report, skipped=[*reasons, *self._left_out])
         for later in passes[1:]:
             whole = whole.followed_by(later.report)
         return whole
@@ -200,6 +205,16 @@ class Session:
                 self._told.add(reason)
                 print(f"{INFOTEXT_PREFIX}: skipped {reason}")
                 p.comment(complaint(f"skipped {reason}"))
+
+
+def _wanted(settings: NoiseOrderSettings) -> str:
+    """What was going to be done with the noise, for a reason why it was not."""
+    steps = {
+        "erasure": settings.erasure_samples > 1,
+        "selection": chooses(settings),
+        "injection": settings.strength != 0,
+    }
+    return " and ".join(name for name, wanted in steps.items() if wanted) or "everything"
 
 
 def outcome_infotext(report: Report) -> dict[str, Any]:

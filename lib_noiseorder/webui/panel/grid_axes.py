@@ -9,7 +9,7 @@ from fastapi import HTTPException
 from modules import scripts
 
 from ...chosen import check_with_seeds
-from ...settings import INFOTEXT_PREFIX, KNOBS, Knob, NoiseOrderSettings
+from ...settings import INFOTEXT_PREFIX, KNOBS, Knob, NoiseOrderSettings, SettingsError
 
 _ON_JOB = "_noise_order_axes"
 _MODULES = ("xyz_grid.py", "scripts.xyz_grid")
@@ -40,8 +40,30 @@ def in_cell(p: Any, settings: NoiseOrderSettings) -> NoiseOrderSettings:
     return settings.changed(**{"enabled": True, **turned}) if turned else settings
 
 
+def is_grid(script: Any) -> bool:
+    return type(script).__module__ in _MODULES
+
+
 def forget_cell(p: Any) -> None:
     vars(p).pop(_ON_JOB, None)
+
+
+class _Reading:
+    """Reads an axis's value. What cannot be read stays a text, for `confirm` to refuse: the grid script would fail here."""
+
+    def __init__(self, knob: Knob):
+        self._knob = knob
+        self._kind = str if knob.choices or knob.kind is bool else knob.kind
+
+    def __call__(self, value: Any) -> Any:
+        try:
+            return self._knob.parsed(value)
+        except SettingsError:
+            return value
+
+    def __eq__(self, other: object) -> bool:
+        """Equal to the kind of value: for int and float the grid script reads ranges."""
+        return other is self._kind
 
 
 def _axis(make: Callable[..., Any], knob: Knob) -> Any:
@@ -53,7 +75,7 @@ def _axis(make: Callable[..., Any], knob: Knob) -> Any:
     def check(p: Any, values: list[Any]) -> None:
         try:
             for value in values:
-                checked = knob.checked(value)
+                checked = knob.parsed(value)
                 if knob.name == "chosen":
                     check_with_seeds(checked)
         except ValueError as error:
@@ -61,7 +83,7 @@ def _axis(make: Callable[..., Any], knob: Knob) -> Any:
 
     return make(
         f"[{INFOTEXT_PREFIX}] {knob.label}",
-        knob.parsed if listed else knob.kind,  # for int and float the grid script reads ranges
+        _Reading(knob),
         turn,
         confirm=check,
         choices=(lambda: list(knob.choices) or ["True", "False"]) if listed else None,

@@ -19,7 +19,9 @@ from lib_noiseorder.tools.lab.world import to_latent, to_pictures
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
 
-EXTRA_FIELDS = ("alwayson_scripts", "infotext", "init_images", "override_settings", "width", "height", "mask")
+EXTRA_FIELDS = (
+    "alwayson_scripts", "infotext", "override_settings", "width", "height", "mask", "script_name", "script_args"
+)  # fmt: skip
 
 
 class DoubleHost:
@@ -35,15 +37,15 @@ class DoubleHost:
         if str(HERE) not in sys.path:
             sys.path.insert(0, str(HERE))
         import gradio
-        from modules import processing, scripts, sd_models, shared
+        from modules import api, processing, scripts, sd_models, shared
 
-        self.shared, self.processing = shared, processing
+        self.shared, self.processing, self.api = shared, processing, api
         self.checkpoint = sd_models.FlowCheckpoint() if family == "flow" else sd_models.EpsCheckpoint()
         loaded = [_load(HERE.parent / "counter/scripts/count_evaluations.py").CountEvaluations()]
         if with_extension:
             loaded.append(_load(REPOSITORY / "scripts/noise_order.py").NoiseOrder())
-        self.runner = scripts.ScriptRunner(loaded)
-        self.defaults: list = []
+        self.runner = scripts.ScriptRunner(loaded, [script() for script in _load(HERE / "several_jobs.py").ALL])
+        self.defaults: list = [0]
         self.fields: list = []
         with gradio.Blocks():
             for script in loaded:
@@ -58,10 +60,16 @@ class DoubleHost:
         return self._generate(self.processing.Txt2Img, payload)
 
     def img2img(self, **payload):
-        payload["init_latent"] = _latent(payload["init_images"][0])
+        payload["init_images"] = list(_latent(payload["init_images"][0]))
         if "mask" in payload:
             payload["nmask"] = (_latent(payload["mask"]) > 0).float()
         return self._generate(self.processing.Img2Img, payload)
+
+    def gallery(self, tab, **payload):
+        """Everything that is shown of a job, other scripts' pictures and ours, and the infotexts."""
+        getattr(self, tab)(**payload)
+        shown = self.last_processed
+        return [_pixels(one) if torch.is_tensor(one) else np.asarray(one, dtype=int) for one in shown.images], shown.infotexts
 
     def _generate(self, kind, payload):
         from fastapi import HTTPException
@@ -77,14 +85,18 @@ class DoubleHost:
         p.is_api = True
         self.last_job = p
         try:
-            latents, texts, self.comments = self.processing.process_images(p)
+            self.last_processed = self.api.pictures_for(p)
         except HTTPException as error:
             raise Refused(error.status_code, error.detail) from None
-        pixels = (to_pictures(latents).permute(0, 2, 3, 1) * 255).round()
-        return Result(torch.nan_to_num(pixels).numpy().astype(int), texts)
+        self.comments = self.last_processed.comments.splitlines()
+        pictures = [_pixels(one) for one in self.last_processed.images if torch.is_tensor(one)]  # a sheet is none of the host's
+        return Result(np.stack(pictures), self.last_processed.infotexts)
 
     def _script_args(self, payload):
         args = list(self.defaults)
+        if "script_name" in payload:
+            titles = [script.title() for script in self.runner.selectable_scripts]
+            args[0] = titles.index(payload["script_name"]) + 1
         for index, pasted in self.fields:
             value = pasted(_parameters(payload.get("infotext", "")))
             if payload.get("infotext") and value is not None:
@@ -110,6 +122,11 @@ def _load(path: Path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _pixels(latent: torch.Tensor) -> np.ndarray:
+    pixels = (to_pictures(latent[None])[0].permute(1, 2, 0) * 255).round()
+    return torch.nan_to_num(pixels).numpy().astype(int)
 
 
 def _latent(encoded: str) -> torch.Tensor:

@@ -9,6 +9,10 @@ class Script:
     def title(self):
         return type(self).__name__
 
+    def run(self, p, *args): ...
+
+    def before_process(self, p, *args): ...
+
     def process(self, p, *args): ...
 
     def before_process_batch(self, p, *args, **kwargs): ...
@@ -25,8 +29,12 @@ class Script:
 class ScriptRunner:
     """Runs the hooks; an exception in one is reported and does not stop the job, as in the real hosts."""
 
-    def __init__(self, scripts):
-        self.alwayson_scripts = scripts
+    def __init__(self, scripts, selectable=()):
+        self.alwayson_scripts, self.selectable_scripts = scripts, selectable
+
+    def run(self, p, *args):
+        """The pictures of the script that is chosen in the page's menu, by its number from 1; None without one."""
+        return self.selectable_scripts[args[0] - 1].run(p) if args[0] else None
 
     def __getattr__(self, hook):
         def run(p, *first, **kwargs):

@@ -1,0 +1,70 @@
+"""What is told while noise is put in order, and when that is interrupted. On the double."""
+
+import re
+
+import pytest
+
+from .client import noise_order
+from .double.host import DoubleHost
+from .test_faults import nothing_left_behind
+
+
+@pytest.fixture(scope="module", params=["eps", "flow"])
+def host(request):
+    return DoubleHost(request.param)
+
+
+@pytest.mark.parametrize("flag", ["interrupted", "skipped"])
+def test_an_interrupt_between_questions_ends_them(host, flag):
+    asked = []
+
+    def interrupt(answer):
+        asked.append(1)
+        setattr(host.shared.state, flag, True)
+        return answer
+
+    with host.spoiled(interrupt):
+        result = host.txt2img(**noise_order())
+    assert len(asked) == 1, "the model was asked on after the interrupt"
+    assert result["Noise Order skipped"] == "injection: interrupted"
+    nothing_left_behind(host)
+
+
+def test_progress_says_which_question_of_how_many(host):
+    seen = []
+
+    def look(answer):
+        seen.append(host.shared.state.textinfo)
+        return answer
+
+    with host.spoiled(look):
+        host.txt2img(**noise_order())
+    assert seen[:3] == [f"Noise Order: reading the prompt's semantics {k}/3" for k in (1, 2, 3)]
+    assert set(seen[3:]) == {None}
+
+
+def test_progress_says_that_noises_are_compared(host):
+    seen = []
+
+    def look(answer):
+        seen.append(host.shared.state.textinfo)
+        return answer
+
+    with host.spoiled(look):
+        host.txt2img(steps=20, **noise_order(preset="Automatic"))
+    told = [text for text in seen if text]
+    assert told and all(re.fullmatch(r"Noise Order: comparing noises \d+/\d+", text) for text in told)
+
+
+@pytest.mark.parametrize(
+    "settings, missing",
+    [({"preset": "Automatic"}, "selection"), ({"selection": "automatic"}, "selection and injection"), ({}, "injection")],
+)
+def test_an_interrupt_names_only_what_was_going_to_be_done(host, settings, missing):
+    def interrupt(answer):
+        host.shared.state.interrupted = True
+        return answer
+
+    with host.spoiled(interrupt):
+        result = host.txt2img(steps=20, **noise_order(**settings))
+    assert result["Noise Order skipped"] == f"{missing}: interrupted"
