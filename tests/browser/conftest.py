@@ -40,7 +40,7 @@ def presets_of_their_own(tmp_path_factory):
         shutil.move(aside, PRESETS)
 
 
-@pytest.fixture(scope="module", params=[name for name in ("A1111", "FORGE") if folder(name)])
+@pytest.fixture(scope="module", params=[name for name in ("A1111", "FORGE", "NEO") if folder(name)])
 def servers(request, browser, presets_of_their_own, tmp_path_factory):
     """A function that gives the running WebUI, with the extension or without."""
     name = request.param

@@ -1,29 +1,40 @@
-"""Takes the pictures of the panel that README shows: python -m tests.browser.screenshots [A1111|FORGE …]
+"""Takes the pictures of the panel that the documents show: python -m tests.browser.screenshots [A1111|FORGE …]
 
 Uses the same environment variables as the tests. Pictures land in docs/, with a palette of their own to keep them small.
+docs/screenshots.json records the panel that was photographed; tests/hosts/test_screenshots.py fails once it is another one.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
+import json
 import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
+from tests.hosts.panel_state import panel_state
 from tests.hosts.real import FLAGS as HOSTS
 from tests.hosts.real import REPOSITORY, folder
 
 from .page import CHROMIUM_FLAGS, Tab, chromium, started
 
 SHOTS = (("light", 1200), ("dark", 1200), ("narrow", 400))
+RECORD = REPOSITORY / "docs/screenshots.json"
 
 
 def save(png: bytes, name: str) -> None:
     picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    picture.save(REPOSITORY / "docs" / name, optimize=True)
-    print(f"docs/{name}: {(REPOSITORY / 'docs' / name).stat().st_size // 1024} KB")
+    path = REPOSITORY / "docs" / name
+    picture.save(path, optimize=True)
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.exists() else {"pictures": {}}
+    record["pictures"][name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    record["panel"] = panel_state()
+    RECORD.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"docs/{name}: {path.stat().st_size // 1024} KB")
 
 
 def shoot(browser, name: str) -> None:
@@ -31,24 +42,30 @@ def shoot(browser, name: str) -> None:
     try:
         server.post("/sdapi/v1/options", {"return_grid": False})
         for what, width in SHOTS:
-            page = browser.new_page(viewport={"width": width, "height": 1500})
+            page = browser.new_page(viewport={"width": width, "height": 1700})
             page.goto(f"{server.url}/?__theme={'dark' if what == 'dark' else 'light'}")
             page.wait_for_selector("#txt2img_generate")
             page.wait_for_timeout(2500)
-            tab = Tab(page, "txt2img").prepare(steps=20, cfg=5, size=96)
+            tab = Tab(page, "txt2img").prepare(steps=20, cfg=5, size=192)
             tab.panel.locator(".label-wrap").first.click()
             tab.part("menu").wait_for()
-            for tick in ("compare_with_off", "show_injected"):
-                tab.set(tick, what == "light")
+            tab.set("show_injected", what == "light")
             tab.generate()
-            page.wait_for_timeout(1500)
+            page.wait_for_timeout(2500)
             save(tab.panel.screenshot(), f"panel-{name.lower()}-{what}.png")
             if what == "light":
-                page.locator("#txt2img_gallery .thumbnails button").last.click()
-                page.wait_for_timeout(1000)
-                save(page.locator("#txt2img_gallery").screenshot(), f"gallery-{name.lower()}.png")
-                tab.open()
-                save(tab.part("advanced").screenshot(), f"panel-{name.lower()}-advanced.png")
+                sheet = page.locator("#txt2img_gallery img").last.get_attribute("src")
+                fetched = page.evaluate(
+                    """async (address) => {
+                        const bytes = new Uint8Array(await (await fetch(address)).arrayBuffer());
+                        return btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), ""));
+                    }""",
+                    sheet,
+                )
+                save(base64.b64decode(fetched), f"sheet-{name.lower()}.png")
+                tab.set("preset", "Paper")
+                page.wait_for_timeout(1500)
+                save(tab.part("formulas").screenshot(), f"panel-{name.lower()}-formulas.png")
             page.close()
     finally:
         server.stop()

@@ -1,6 +1,7 @@
 """The panel in the real pages, used as people use it."""
 
 import dataclasses
+import json
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from lib_noiseorder import NoiseOrderSettings
 from lib_noiseorder.plans import plan_for
 from lib_noiseorder.settings import KNOB, KNOBS, PRESETS
 
-from .page import Tab
+from .page import Tab, started
 
 pytestmark = [pytest.mark.needs("a browser"), pytest.mark.real_host]
 EVERYTHING = NoiseOrderSettings(
@@ -306,6 +307,23 @@ def test_presets_are_saved_named_reloaded_and_deleted(tab, open_page):
     again.part("menu").locator("input").first.click()
     assert again.page.locator("ul.options li").count() == len(PRESETS)
     again.page.close()
+
+
+def test_what_a_page_has_kept_as_its_defaults_is_what_the_menu_says(browser, servers, tmp_path):
+    data, kept = tmp_path / "data", "customscript/noise_order.py/txt2img"
+    data.mkdir()
+    saved = {f"{kept}/Preset/value": "Paper", f"{kept}/Strength/value": 0.7, f"{kept}/Extra cost/value": 2.0}
+    (data / "ui-config.json").write_text(json.dumps(saved), encoding="utf-8")
+    server = started(servers(True).name, data, True)
+    try:
+        page = browser.new_page(viewport={"width": 1200, "height": 1400})
+        page.goto(server.url)
+        tab = Tab(page, "txt2img").prepare().open()
+        assert (tab.read("preset"), tab.read("strength"), tab.read("injection")) == ("Paper", 0.1, "literal")
+        assert "Noise Order: Paper, Noise Order evaluations: 3" in tab.generate()[0]
+        page.close()
+    finally:
+        server.stop()
 
 
 def test_the_panel_fits_a_width_of_400_pixels(open_page):
