@@ -43,7 +43,9 @@
     function page(tab) {
         const hires = tab === "txt2img" && ticked(element("txt2img_hr-checkbox"));
         const cfg = element("txt2img_hr_cfg");
+        const scripts = element(`${tab}_script_container`), script = scripts && text(scripts.querySelector("#script_list"));
         return JSON.stringify({
+            script: Boolean(script) && script !== "None",
             steps: number(element(`${tab}_steps`)),
             sampler: text(element(`${tab}_sampling`)),
             guidance: number(element(`${tab}_cfg_scale`)),

@@ -19,7 +19,7 @@ def host():
 def said(settings, family="eps", seconds=None, **page):
     from lib_noiseorder.webui.panel.cost_line import Page, cost_line
 
-    usual = {"steps": 20, "sampler": "Euler", "guidance": 7, "denoising": None, "hires": None, "seeds": ["5"]}
+    usual = {"steps": 20, "sampler": "Euler", "guidance": 7, "denoising": None, "hires": None, "seeds": ["5"], "script": False}
     return cost_line(NoiseOrderSettings(enabled=True, **settings), Page.read(json.dumps({**usual, **page})), family, seconds)
 
 
@@ -46,6 +46,7 @@ BOTH = {"strength": 0.2, "selection": "automatic"}
         ({"chosen": "5:3"}, {"seeds": ["5", "6"]}, SEVEN),
         ({"chosen": "5:3"}, {"seeds": [""]}, SEVEN),
         ({"compare_with_off": True}, {}, f"{SEVEN}. The pictures without it double the time"),
+        ({"compare_with_off": True}, {"script": True}, SEVEN),
         ({"hires_pass": True}, {"hires": HIRES}, f"{SEVEN}; 8 more in the hires pass"),
         ({"hires_pass": True, "chosen": "5:3/2"}, {"hires": HIRES}, "The noise is named: no extra cost"),
         ({}, {"sampler": "DPM adaptive"}, "Compares 7 noises: 12 more model evaluations"),

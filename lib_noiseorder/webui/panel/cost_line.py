@@ -59,6 +59,8 @@ class Page:
     hires: Run | None
     seeds: tuple[str, ...]
     """As the setting `chosen` writes them; "" for one that is yet to be drawn."""
+    script: bool
+    """Whether a script of the menu takes the pictures, so that none are added."""
 
     @classmethod
     def read(cls, text: str) -> Page:
@@ -78,7 +80,7 @@ class Page:
                 known = sd_samplers.find_sampler_config(second["sampler"]) is not None  # not "Use same sampler"
                 guided = first.guided if second["guidance"] is None else second["guidance"] != 1
                 hires = Run(int(second["steps"]) or steps, second["sampler"] if known else first.sampler, guided)
-            return cls(steps, first, hires, tuple(str(seed) for seed in said["seeds"]))
+            return cls(steps, first, hires, tuple(str(seed) for seed in said["seeds"]), bool(said["script"]))
         except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"not what a page says: {error}") from None
 
@@ -100,7 +102,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, family: str | None, seco
     if settings.selection != "off" and noises[1] == 1:
         few = f"{page.first.steps} step{'' if page.first.steps == 1 else 's'}"
         return f"With {few}, an extra cost of {settings.extra_cost:g} is too little to compare noises. None are compared.", True
-    copies = ". The pictures without it double the time" if settings.compare_with_off else ""
+    copies = ". The pictures without it double the time" if settings.compare_with_off and not page.script else ""
     if extra[1] == 0:
         return ("The noise is named: no extra cost" if noises[1] == 0 and settings.chosen else "No extra cost") + copies, False
     parts = []
