@@ -10,7 +10,7 @@ from ...questions import Observer
 from ...settings import INFOTEXT_PREFIX
 from .sheets import Sheet
 
-_SAID = {"selection": "comparing noises", "injection": "reading the prompt's semantics"}
+_SAID = {"selection": "looking at noise", "injection": "asking the model"}
 
 
 class Watching(Observer):
@@ -18,7 +18,7 @@ class Watching(Observer):
         self._sheet = sheet
 
     def asking(self, what: str, number: int, total: int) -> None:
-        state.textinfo = f"{INFOTEXT_PREFIX}: {_SAID[what]} {number}/{total}"
+        state.textinfo = f"{INFOTEXT_PREFIX}: {_SAID[what]} {number} of {total}"
 
     def candidate(self, number: int, picture: Tensor) -> None:
         if self._sheet:
