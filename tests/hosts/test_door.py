@@ -151,23 +151,52 @@ def test_a_broken_preset_file_does_not_stop_the_panel_and_is_told_there(host, tm
 
 
 def test_one_line_says_what_happened(host):
-    from lib_noiseorder.webui.job.outcome import outcome_line
+    from lib_noiseorder.webui.job.outcome import Batch, outcome_line
 
-    first = Report(evaluations=12, saved_evaluations=2, seconds=1.0, std_before=1.0, std_after=0.8, chosen=[2, 1])
-    second = Report(evaluations=12, saved_evaluations=2, seconds=1.5, std_before=1, std_after=0.9, chosen=[3], correlation=0.25)
-    assert outcome_line([(first, 4.0), (second, 6.0)]) == (
-        "Noise Order: 10 extra evaluations per picture, 2.50 s (25% of the time), noise 2, 1, 3 chosen, "
+    def compared(chosen, **more):
+        scores = [[0.0] * 7 for _ in chosen]
+        return Report(evaluations=14, saved_evaluations=2, std_before=1.0, chosen=chosen, scores=scores, **more)
+
+    one = compared([3], seconds=0.32, std_after=0.99)
+    assert outcome_line([Batch(one, 0.94, False)]) == (
+        "Noise Order: kept noise 3 of 7, 12 more evaluations, 0.32 s (34 % of the time)"
+    )
+    first = compared([2, 1], seconds=1.0, std_after=0.8)
+    second = compared([3], seconds=1.5, std_after=0.9, correlation=0.25)
+    assert outcome_line([Batch(first, 4.0, True), Batch(second, 6.0, True)]) == (
+        "Noise Order: kept noises 2, 1, 3 of 7, 12 more evaluations, 2.50 s (25 % of the time), "
         "mean 0.000 → 0.000, standard deviation 1.000 → 0.850, correlation 0.250"
     )
-    assert outcome_line([(Report(), 2.0)]) == "Noise Order: 0 extra evaluations per picture, 0.00 s (0% of the time)"
+    named = Report(chosen=[0, 5], std_before=1.0, std_after=1.0)
+    assert outcome_line([Batch(named, 2.0, False)]) == "Noise Order: kept noise 5, 0 more evaluations, 0.00 s (0 % of the time)"
+    assert outcome_line([Batch(Report(evaluations=1), 0, False)]) == "Noise Order: 1 more evaluation, 0.00 s"
+
+
+@pytest.mark.parametrize(
+    "settings, told",
+    [
+        ({"preset": "Automatic"}, False),
+        ({"preset": "Automatic", "chosen": "1:2"}, False),
+        ({"strength": 0}, True),
+        ({"erasure_samples": 1}, True),
+        ({"erasure_samples": 1, "strength": 0, "noise_scale": 0.9}, True),
+    ],
+    ids=str,
+)
+def test_statistics_are_told_where_the_noise_itself_was_changed(host, settings, told):
+    from .client import noise_order
+
+    host.txt2img(steps=20, **noise_order(**settings))
+    (line,) = [comment for comment in host.comments if "more evaluation" in comment]
+    assert ("standard deviation" in line) == told and ("kept noise" in line) != told
 
 
 def test_a_job_of_several_batches_has_one_line(host):
     from .client import noise_order
 
     host.txt2img(n_iter=3, **noise_order())
-    lines = [comment for comment in host.comments if "extra evaluation" in comment]
-    assert len(lines) == 1 and lines[0].startswith("Noise Order: 3 extra evaluations per picture, ")
+    lines = [comment for comment in host.comments if "more evaluation" in comment]
+    assert len(lines) == 1 and lines[0].startswith("Noise Order: 3 more evaluations, ")
 
 
 def test_pasting_restores_what_can_be_read_and_tells_the_rest(host, capsys):

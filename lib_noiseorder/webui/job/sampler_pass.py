@@ -87,6 +87,12 @@ class SamplerPass:
             noise = ordered * multiplier if multiplier != 1 else ordered
         return noise
 
+    @property
+    def changes_noise(self) -> bool:
+        """Whether the noise is more than chosen: erased, injected into or scaled."""
+        settings = self._settings
+        return settings.erasure_samples > 1 or settings.noise_scale != 1 or self.report.correlation is not None
+
     @contextmanager
     def reusing_answers(self, p: Any) -> Iterator[None]:
         """The host's sampler runs: answer its first calls from what was asked already."""

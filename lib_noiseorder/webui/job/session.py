@@ -26,7 +26,7 @@ from ...settings import (
 )
 from ..model.probe import Sampling
 from .named_draws import NamedDraws
-from .outcome import complaint, note_batch
+from .outcome import Batch, complaint, note_batch
 from .sampler_pass import SamplerPass, chooses
 from .sheets import Sheet
 
@@ -157,12 +157,13 @@ class Session:
         self._write(p)
         if self._sheet:
             self._sheet.keep(p)
-        note_batch(p, self.report, time.perf_counter() - self._started)
+        changes_noise = any(one.changes_noise for one in self._passes()[:1])  # the report has the first pass's statistics
+        note_batch(p, Batch(self.report, time.perf_counter() - self._started, changes_noise))
 
     @property
     def report(self) -> Report:
         """What happened in all passes of the batch."""
-        passes = [one for one in (self._first, self._hires) if one is not None and one.finished]
+        passes = self._passes()
         reasons = [(_HIRES if one is self._hires else "") + reason for one in passes for reason in one.report.skipped]
         if self._failure:
             reasons.append(f"everything: {self._failure}")
@@ -174,6 +175,10 @@ class Session:
         return whole
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _passes(self) -> list[SamplerPass]:
+        """The sampler's runs that are over."""
+        return [one for one in (self._first, self._hires) if one is not None and one.finished]
 
     def _give_up(self, error: Exception) -> None:
         self._failure = in_one_line(error)
