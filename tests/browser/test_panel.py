@@ -265,17 +265,18 @@ def test_a_choice_is_pasted_announced_replayed_and_forgotten(tab, open_page):
     fresh.page.close()
 
 
-def test_show_what_is_injected_adds_a_sheet(tab):
+def test_show_what_was_compared_adds_a_sheet(tab):
     tab.set("preset", "Paper")
     tab.set("show_injected", True)
     infotexts = tab.generate()
     assert tab.gallery_size() >= 2
     latest = 1 if tab.name == "txt2img" else 0.857  # img2img starts at denoising strength 0.75, that is timestep 0.857
-    keys = (f"layout at {0.9 * latest:.3g},", f"detail at {0.1 * latest:.3g},")
-    for seen in ("noise before: spectrum", *keys, "injected", "noise after"):
+    keys = (f"early (layout, timestep {0.9 * latest:.3g})", f"late (detail, timestep {0.1 * latest:.3g})")
+    for seen in ("the noise before", *keys, "the noise after"):
         assert seen in infotexts[-1]
     tab.set("preset", "Automatic")
-    assert "seen in noise 2" in tab.generate()[-1]
+    tab.says("cost", re.compile("^Compares"))
+    assert re.search(r"noise 2, (1st|2nd), score -?[\d.]+", tab.generate()[-1])
 
 
 def test_presets_are_saved_named_reloaded_and_deleted(tab, open_page):

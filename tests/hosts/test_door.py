@@ -231,37 +231,6 @@ def test_a_picture_s_noise_is_used_again(panel):
     assert chosen == "7:2" and "was not chosen by comparing" in message
 
 
-@pytest.mark.parametrize(
-    "settings, captions",
-    [
-        ({}, ["noise before", "layout at 0.9", "structure at 0.5", "detail at 0.1", "injected", "noise after"]),
-        ({"detail_weight": 0}, ["noise before", "layout at 0.9", "structure at 0.5", "injected", "noise after"]),
-        ({"strength": 0}, ["noise before", "noise after"]),
-        ({"preset": "Automatic", "selection_draws": 2}, ["noise before", "seen in noise 1", "seen in noise 2", "noise after"]),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("family", ["eps", "flow"])
-def test_a_sheet_per_picture_shows_what_was_injected(host, family, settings, captions, monkeypatch):
-    from modules import errors
-
-    from lib_noiseorder.webui.job import sheets
-
-    from .client import difference, noise_order
-
-    host = DoubleHost(family)
-    jobs, add = [], sheets.add_sheets
-    monkeypatch.setattr(sheets, "add_sheets", lambda batches, processed: (add(batches, processed), jobs.append(processed)))
-    errors.reports.clear()
-    shown = host.txt2img(batch_size=2, steps=8, **noise_order(show_injected=True, **settings))
-    (processed,) = jobs
-    assert [text.split(": ", 1)[0] for text in processed.infotexts[-2:]] == ["Noise Order, seed 1", "Noise Order, seed 2"]
-    seen = [caption for caption in processed.infotexts[-1].split(": ", 1)[1].split(", ") if "spectrum" not in caption]
-    assert seen == captions and processed.images[-1].size[0] > processed.images[-1].size[1] > 0
-    assert errors.reports == []
-    assert difference(shown, host.txt2img(batch_size=2, steps=8, **noise_order(**settings))) == 0, "looking changed it"
-
-
 def test_send_to_copies_every_control_to_the_other_tab(host):
     """The hosts pair the components of two tabs that stand beside equal names in the tabs' lists of fields."""
     scripts = [_load(REPOSITORY / "scripts/noise_order.py").NoiseOrder() for _ in range(2)]

@@ -28,7 +28,7 @@ from ..model.probe import Sampling
 from .named_draws import NamedDraws
 from .outcome import Batch, complaint, note_batch
 from .sampler_pass import SamplerPass, chooses
-from .sheets import Sheet
+from .sheets import Sheet, Shown
 
 _ON_JOB = "_noise_order_session"
 _HIRES = "hires pass: "
@@ -73,7 +73,7 @@ class Session:
     def _next(self, host_rng: Any, next_noise: Callable[[], Tensor]) -> Tensor:
         noise = next_noise()
         try:
-            self._first = SamplerPass(self.settings, noise.clone(), host_rng, self._sheet)
+            self._first = SamplerPass(self.settings, noise.clone(), host_rng, self._shown())
             self._left_alone = f"{_wanted(self.settings)}: the host's sampler was not seen, a script samples in its own way"
             return self._first.erased()
         except Exception as error:
@@ -121,7 +121,7 @@ class Session:
         """The hires pass and its erased noise; the host's noise alone if it cannot begin."""
         try:
             settings = dataclasses.replace(self.settings, chosen=of_hires_pass(self.settings.chosen))
-            self._hires = SamplerPass(settings, noise.clone(), p.rng, self._sheet if self._first is None else None)
+            self._hires = SamplerPass(settings, noise.clone(), p.rng, self._shown("Hires pass"))
             return self._hires, self._hires.erased()
         except Exception as error:
             self._hires = None
@@ -175,6 +175,9 @@ class Session:
         return whole
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _shown(self, run: str = "") -> Shown | None:
+        return None if self._sheet is None else self._sheet.begin(run)
 
     def _passes(self) -> list[SamplerPass]:
         """The sampler's runs that are over."""
