@@ -54,13 +54,6 @@ class SelectionPlan:
             raise ValueError(f"judging_share is needed for {self.question}")
 
     @property
-    def model_calls(self) -> int:
-        """Questions to the model, each of one or two evaluations; what a progress line counts."""
-        if self.draws == 1:
-            return 0
-        return self.draws * (self.steps + (self.preview_share is not None) + (self.question != "response"))
-
-    @property
     def ends_with_the_prompt_only(self) -> bool:
         """Whether the last step needs no answer without the prompt: its picture is all that is wanted of it."""
         return self.preview_share is None and self.question != "response"

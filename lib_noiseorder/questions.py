@@ -16,7 +16,7 @@ class Observer:
     """Told what goes on while noise is put in order. The methods do nothing until somebody overrides them."""
 
     def asking(self, what: str, number: int, total: int) -> None:
-        """The model is about to be asked question `number` of `total`, for what: "selection" or "injection"."""
+        """The model is about to be asked about candidate `number` of `total` ("selection") or key timestep ("injection")."""
 
     def candidate(self, number: int, picture: Tensor) -> None:
         """The clean latent x0 [B, …] that the model predicts, with the prompt, for the draw of this number, from 1."""
@@ -39,7 +39,7 @@ class Questions:
         """
         Args:
             what: "selection" or "injection".
-            total: how many questions there are going to be.
+            total: how many candidates or key timesteps there are, all of which are asked about in turn, once or more often.
         """
         self.model, self.observer = model, observer
         self._report, self._what, self._total, self._asked = report, what, total, 0
@@ -67,7 +67,7 @@ class Questions:
 
     def _announce(self, questions: int) -> None:
         self._asked += questions
-        self.observer.asking(self._what, self._asked, self._total)
+        self.observer.asking(self._what, (self._asked - 1) % self._total + 1, self._total)
 
 
 def _checked(question: str, predictions: Sequence[Tensor], latents: Sequence[Tensor]) -> list[Tensor]:

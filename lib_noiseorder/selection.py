@@ -76,7 +76,7 @@ def select(
         noise = first if k == 1 else draw(k)
         require_same_shape(f"draw {k}", noise, "draw 1", first)
         candidates.append(_Candidate(noise, model.start(noise)))
-    score = _scored(Questions(model, report, observer, "selection", plan.model_calls), candidates, plan)  # [n, B]
+    score = _scored(Questions(model, report, observer, "selection", plan.draws), candidates, plan)  # [n, B]
 
     finite = torch.isfinite(score)
     lost = int((~finite.any(0)).sum())

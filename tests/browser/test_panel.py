@@ -195,14 +195,15 @@ def test_what_happened_is_told_in_the_panel(tab):
     tab.set("preset", "Automatic")
     announced = int(re.search(r"(\d+) more", tab.says("cost", re.compile("^Compares")))[1])
     tab.generate()
-    line = tab.says("outcome", re.compile(r"^Last time: \d+ extra evaluations per picture"))
+    line = tab.says(
+        "outcome", re.compile(r"^Last time: kept noise \d of \d, \d+ more evaluations, [\d.]+ s \(\d+ % of the time\)$")
+    )
     reusable = plan_for("eps", 3.0, steps=8).reusable(3.0)  # which the host may have to ask again
-    assert announced <= int(re.search(r"\d+", line)[0]) <= announced + reusable
-    assert re.search(r"[\d.]+ s \(\d+% of the time\), noise \d chosen", line)
+    assert announced <= int(re.search(r"(\d+) more", line)[1]) <= announced + reusable
     tab.says("cost", re.compile(r"about [\d.]+ s$"))
     tab.set("preset", "Paper")
     tab.generate()
-    tab.says("outcome", re.compile(r"^Last time: 3 extra evaluations .* correlation [\d.-]+$"))
+    tab.says("outcome", re.compile(r"^Last time: 3 more evaluations, .* correlation [\d.-]+$"))
 
 
 def test_a_noise_is_used_again_with_its_seed_and_chosen_anew(tab):
@@ -248,8 +249,8 @@ def test_a_choice_is_pasted_announced_replayed_and_forgotten(tab, open_page):
     tab.type(tab.host("steps"), 20)
     tab.set("preset", "Automatic")
     (infotext,) = tab.generate()
-    line = tab.says("outcome", re.compile(r"^Last time: [1-9]\d* extra evaluations"))
-    first = re.search(r"noise \d+ chosen", line)[0]
+    line = tab.says("outcome", re.compile(r"^Last time: kept noise \d+ of \d+, [1-9]\d* more evaluations"))
+    kept = re.search(r"kept noise \d+", line)[0]
     fresh = Tab(open_page(), "txt2img")
     fresh.paste(infotext)
     fresh.open()
@@ -258,24 +259,25 @@ def test_a_choice_is_pasted_announced_replayed_and_forgotten(tab, open_page):
     if tab.name == "txt2img":
         fresh.says("cost", re.compile("^The noise is named: no extra cost"))
         fresh.generate(seed)
-        assert first in fresh.says("outcome", re.compile("^Last time: 0 extra evaluations per picture"))
+        fresh.says("outcome", re.compile(f"^Last time: {kept}, 0 more evaluations"))
     fresh.part("forget").click()
     fresh.says("cost", re.compile(r"^Compares \d+ noises"))
     assert fresh.read("chosen") == ""
     fresh.page.close()
 
 
-def test_show_what_is_injected_adds_a_sheet(tab):
+def test_show_what_was_compared_adds_a_sheet(tab):
     tab.set("preset", "Paper")
     tab.set("show_injected", True)
     infotexts = tab.generate()
     assert tab.gallery_size() >= 2
     latest = 1 if tab.name == "txt2img" else 0.857  # img2img starts at denoising strength 0.75, that is timestep 0.857
-    keys = (f"layout at {0.9 * latest:.3g},", f"detail at {0.1 * latest:.3g},")
-    for seen in ("noise before: spectrum", *keys, "injected", "noise after"):
+    keys = (f"early (layout, timestep {0.9 * latest:.3g})", f"late (detail, timestep {0.1 * latest:.3g})")
+    for seen in ("the noise before", *keys, "the noise after"):
         assert seen in infotexts[-1]
     tab.set("preset", "Automatic")
-    assert "seen in noise 2" in tab.generate()[-1]
+    tab.says("cost", re.compile("^Compares"))
+    assert re.search(r"noise 2, (1st|2nd), score -?[\d.]+", tab.generate()[-1])
 
 
 def test_presets_are_saved_named_reloaded_and_deleted(tab, open_page):

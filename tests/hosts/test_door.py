@@ -151,23 +151,52 @@ def test_a_broken_preset_file_does_not_stop_the_panel_and_is_told_there(host, tm
 
 
 def test_one_line_says_what_happened(host):
-    from lib_noiseorder.webui.job.outcome import outcome_line
+    from lib_noiseorder.webui.job.outcome import Batch, outcome_line
 
-    first = Report(evaluations=12, saved_evaluations=2, seconds=1.0, std_before=1.0, std_after=0.8, chosen=[2, 1])
-    second = Report(evaluations=12, saved_evaluations=2, seconds=1.5, std_before=1, std_after=0.9, chosen=[3], correlation=0.25)
-    assert outcome_line([(first, 4.0), (second, 6.0)]) == (
-        "Noise Order: 10 extra evaluations per picture, 2.50 s (25% of the time), noise 2, 1, 3 chosen, "
+    def compared(chosen, **more):
+        scores = [[0.0] * 7 for _ in chosen]
+        return Report(evaluations=14, saved_evaluations=2, std_before=1.0, chosen=chosen, scores=scores, **more)
+
+    one = compared([3], seconds=0.32, std_after=0.99)
+    assert outcome_line([Batch(one, 0.94, False)]) == (
+        "Noise Order: kept noise 3 of 7, 12 more evaluations, 0.32 s (34 % of the time)"
+    )
+    first = compared([2, 1], seconds=1.0, std_after=0.8)
+    second = compared([3], seconds=1.5, std_after=0.9, correlation=0.25)
+    assert outcome_line([Batch(first, 4.0, True), Batch(second, 6.0, True)]) == (
+        "Noise Order: kept noises 2, 1, 3 of 7, 12 more evaluations, 2.50 s (25 % of the time), "
         "mean 0.000 → 0.000, standard deviation 1.000 → 0.850, correlation 0.250"
     )
-    assert outcome_line([(Report(), 2.0)]) == "Noise Order: 0 extra evaluations per picture, 0.00 s (0% of the time)"
+    named = Report(chosen=[0, 5], std_before=1.0, std_after=1.0)
+    assert outcome_line([Batch(named, 2.0, False)]) == "Noise Order: kept noise 5, 0 more evaluations, 0.00 s (0 % of the time)"
+    assert outcome_line([Batch(Report(evaluations=1), 0, False)]) == "Noise Order: 1 more evaluation, 0.00 s"
+
+
+@pytest.mark.parametrize(
+    "settings, told",
+    [
+        ({"preset": "Automatic"}, False),
+        ({"preset": "Automatic", "chosen": "1:2"}, False),
+        ({"strength": 0}, True),
+        ({"erasure_samples": 1}, True),
+        ({"erasure_samples": 1, "strength": 0, "noise_scale": 0.9}, True),
+    ],
+    ids=str,
+)
+def test_statistics_are_told_where_the_noise_itself_was_changed(host, settings, told):
+    from .client import noise_order
+
+    host.txt2img(steps=20, **noise_order(**settings))
+    (line,) = [comment for comment in host.comments if "more evaluation" in comment]
+    assert ("standard deviation" in line) == told and ("kept noise" in line) != told
 
 
 def test_a_job_of_several_batches_has_one_line(host):
     from .client import noise_order
 
     host.txt2img(n_iter=3, **noise_order())
-    lines = [comment for comment in host.comments if "extra evaluation" in comment]
-    assert len(lines) == 1 and lines[0].startswith("Noise Order: 3 extra evaluations per picture, ")
+    lines = [comment for comment in host.comments if "more evaluation" in comment]
+    assert len(lines) == 1 and lines[0].startswith("Noise Order: 3 more evaluations, ")
 
 
 def test_pasting_restores_what_can_be_read_and_tells_the_rest(host, capsys):
@@ -200,37 +229,6 @@ def test_a_picture_s_noise_is_used_again(panel):
     assert chosen == "5:3" and "nothing is compared again" in message
     chosen, message = panel._used_again("a cat\nSteps: 20, Seed: 5", "7:2")
     assert chosen == "7:2" and "was not chosen by comparing" in message
-
-
-@pytest.mark.parametrize(
-    "settings, captions",
-    [
-        ({}, ["noise before", "layout at 0.9", "structure at 0.5", "detail at 0.1", "injected", "noise after"]),
-        ({"detail_weight": 0}, ["noise before", "layout at 0.9", "structure at 0.5", "injected", "noise after"]),
-        ({"strength": 0}, ["noise before", "noise after"]),
-        ({"preset": "Automatic", "selection_draws": 2}, ["noise before", "seen in noise 1", "seen in noise 2", "noise after"]),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("family", ["eps", "flow"])
-def test_a_sheet_per_picture_shows_what_was_injected(host, family, settings, captions, monkeypatch):
-    from modules import errors
-
-    from lib_noiseorder.webui.job import sheets
-
-    from .client import difference, noise_order
-
-    host = DoubleHost(family)
-    jobs, add = [], sheets.add_sheets
-    monkeypatch.setattr(sheets, "add_sheets", lambda batches, processed: (add(batches, processed), jobs.append(processed)))
-    errors.reports.clear()
-    shown = host.txt2img(batch_size=2, steps=8, **noise_order(show_injected=True, **settings))
-    (processed,) = jobs
-    assert [text.split(": ", 1)[0] for text in processed.infotexts[-2:]] == ["Noise Order, seed 1", "Noise Order, seed 2"]
-    seen = [caption for caption in processed.infotexts[-1].split(": ", 1)[1].split(", ") if "spectrum" not in caption]
-    assert seen == captions and processed.images[-1].size[0] > processed.images[-1].size[1] > 0
-    assert errors.reports == []
-    assert difference(shown, host.txt2img(batch_size=2, steps=8, **noise_order(**settings))) == 0, "looking changed it"
 
 
 def test_send_to_copies_every_control_to_the_other_tab(host):

@@ -23,7 +23,7 @@ def test_an_injection_that_fails_after_a_choice_leaves_the_chosen_noise_and_says
     replayed = host.txt2img(steps=20, **noise_order(**{**BOTH, "strength": 0, "chosen": chosen}))
 
     def spoil(answer):
-        injecting = "reading the prompt" in (host.shared.state.textinfo or "")
+        injecting = "asking the model" in (host.shared.state.textinfo or "")
         return out_of_memory(answer) if injecting else answer
 
     with host.spoiled(spoil):

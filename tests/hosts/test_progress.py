@@ -39,11 +39,11 @@ def test_progress_says_which_question_of_how_many(host):
 
     with host.spoiled(look):
         host.txt2img(**noise_order())
-    assert seen[:3] == [f"Noise Order: reading the prompt's semantics {k}/3" for k in (1, 2, 3)]
+    assert seen[:3] == [f"Noise Order: asking the model {k} of 3" for k in (1, 2, 3)]
     assert set(seen[3:]) == {None}
 
 
-def test_progress_says_that_noises_are_compared(host):
+def test_progress_says_which_noise_of_how_many_is_looked_at(host):
     seen = []
 
     def look(answer):
@@ -52,8 +52,9 @@ def test_progress_says_that_noises_are_compared(host):
 
     with host.spoiled(look):
         host.txt2img(steps=20, **noise_order(preset="Automatic"))
-    told = [text for text in seen if text]
-    assert told and all(re.fullmatch(r"Noise Order: comparing noises \d+/\d+", text) for text in told)
+    told = [re.fullmatch(r"Noise Order: looking at noise (\d+) of (\d+)", text) for text in seen if text]
+    noises, (count,) = [int(found[1]) for found in told], {int(found[2]) for found in told}
+    assert sorted(set(noises)) == list(range(1, count + 1)) and noises[0] == 1 and noises[-1] == count
 
 
 @pytest.mark.parametrize(

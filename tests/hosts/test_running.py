@@ -56,15 +56,15 @@ def test_progress_tells_what_is_going_on_and_live_previews_change_nothing(host, 
     previews = option(host, live_previews_enable=True, show_progress_every_n_steps=1)
     with previews, watched(**LONG, **noise_order()) as (progress, outcome):
         said = [seen["textinfo"] for seen in progress]
-    told = {text for text in said if text and text.startswith("Noise Order: reading the prompt's semantics ")}
-    assert told and all(text.endswith("/3") for text in told), set(said)
+    told = {text for text in said if text and text.startswith("Noise Order: asking the model ")}
+    assert told and all(text.endswith(" of 3") for text in told), set(said)
     assert difference(usual, outcome[0]) <= 1
 
 
 def test_progress_tells_that_noises_are_compared(watched):
     with watched(**LONG, **noise_order(preset="Automatic")) as (progress, _):
         told = {text for seen in progress if (text := seen["textinfo"]) and text.startswith("Noise Order")}
-    assert told and all(text.startswith("Noise Order: comparing noises ") for text in told)
+    assert told and all(text.startswith("Noise Order: looking at noise ") for text in told)
 
 
 @pytest.mark.path("interrupt")
@@ -79,7 +79,7 @@ def test_a_skip_ends_a_picture_and_the_next_job_is_as_ever(host, watched):
 
 def stopped(host, watched, how):
     plain, ordered = host.txt2img(), host.txt2img(**noise_order())
-    for begun in ("reading the prompt", None):
+    for begun in ("asking the model", None):
         started = time.monotonic()
         with watched(**{**LONG, "steps": 150}, **noise_order()) as (progress, outcome):
             for seen in progress:

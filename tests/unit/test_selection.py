@@ -138,10 +138,11 @@ class Watching(Observer):
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_an_observer_hears_every_question_and_sees_the_picture_of_every_draw(plan):
+def test_an_observer_hears_which_draw_is_asked_about_and_sees_the_picture_of_every_draw(plan):
     watching, host = Watching(), Host(torch.ones(2, 4, 8, 8))
     select(plan, draws_of((4, 8, 8), [1, 2]), host, observer=watching)
-    assert watching.said == [("selection", number, plan.model_calls) for number in range(1, plan.model_calls + 1)]
+    rounds = plan.steps + (plan.preview_share is not None) + (plan.question != "response")
+    assert watching.said == [("selection", number, plan.draws) for number in range(1, plan.draws + 1)] * rounds
     assert [number for number, _ in watching.pictures] == list(range(1, plan.draws + 1))
     judged_or_last = host.seen[-2 * plan.draws : -plan.draws] if plan.question != "response" else host.seen[-plan.draws :]
     assert all(torch.equal(picture, seen[2]) for (_, picture), seen in zip(watching.pictures, judged_or_last))

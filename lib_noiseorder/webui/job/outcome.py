@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...report import Report
 from ...settings import INFOTEXT_PREFIX
@@ -22,13 +22,21 @@ def complaint(text: str) -> str:
     return f"{INFOTEXT_PREFIX}: {text} {TROUBLE}"
 
 
-def note_batch(p: Any, report: Report, seconds: float) -> None:
-    """Bring the job's line up to date after a batch that took `seconds` in all.
+class Batch(NamedTuple):
+    report: Report
+    seconds: float
+    """How long the batch took in all."""
+    changes_noise: bool
+    """Whether its noise was more than chosen: its statistics are worth telling."""
+
+
+def note_batch(p: Any, batch: Batch) -> None:
+    """Bring the job's line up to date after a batch.
 
     It goes the way of the hosts' comments, which reach the very page that asked for the pictures and no other.
     """
     batches, last_line = getattr(p, _ON_JOB, ([], ""))
-    batches = [*batches, (report, seconds)]
+    batches = [*batches, batch]
     comments = getattr(p, "comments", None)
     if isinstance(comments, dict):
         comments.pop(last_line, None)
@@ -37,24 +45,31 @@ def note_batch(p: Any, report: Report, seconds: float) -> None:
     p.comment(line)
 
 
-def outcome_line(batches: Sequence[tuple[Report, float]]) -> str:
-    """One line for the batches of a job, each with its report and how long it took in all."""
-    reports = [report for report, _ in batches]
+def outcome_line(batches: Sequence[Batch]) -> str:
+    """One line for the batches of a job."""
+    reports = [batch.report for batch in batches]
+    parts = _kept(reports)
     evaluations = max(report.extra_evaluations for report in reports)
-    seconds, total = sum(report.seconds for report in reports), sum(whole for _, whole in batches)
-    parts = [f"{evaluations} extra evaluation{'' if evaluations == 1 else 's'} per picture"]
-    parts.append(f"{seconds:.2f} s" + (f" ({seconds / total:.0%} of the time)" if total > 0 else ""))
-    chosen = [str(k) for report in reports for k in report.chosen if k]
-    if chosen:
-        parts.append(f"noise {', '.join(chosen)} chosen")
-    known = [report for report in reports if report.std_after > 0]
-    if known:
-        parts.append(f"mean {_mean(known, 'mean_before'):.3f} → {_mean(known, 'mean_after'):.3f}")
-        parts.append(f"standard deviation {_mean(known, 'std_before'):.3f} → {_mean(known, 'std_after'):.3f}")
+    parts.append(f"{evaluations} more evaluation{'' if evaluations == 1 else 's'}")
+    seconds, total = sum(report.seconds for report in reports), sum(batch.seconds for batch in batches)
+    parts.append(f"{seconds:.2f} s" + (f" ({100 * seconds / total:.0f} % of the time)" if total > 0 else ""))
+    changed = [batch.report for batch in batches if batch.changes_noise]
+    if changed:
+        parts.append(f"mean {_mean(changed, 'mean_before'):.3f} → {_mean(changed, 'mean_after'):.3f}")
+        parts.append(f"standard deviation {_mean(changed, 'std_before'):.3f} → {_mean(changed, 'std_after'):.3f}")
     correlated = [report for report in reports if report.correlation is not None]
     if correlated:
         parts.append(f"correlation {_mean(correlated, 'correlation'):.3f}")
     return f"{INFOTEXT_PREFIX}: " + ", ".join(parts)
+
+
+def _kept(reports: Sequence[Report]) -> list[str]:
+    """Which noises were kept, and of how many where any were compared; nothing where every picture kept its own."""
+    chosen = [str(k) for report in reports for k in report.chosen if k]
+    if not chosen:
+        return []
+    compared = max((len(scores) for report in reports for scores in report.scores), default=0)
+    return [f"kept noise{'s' * (len(chosen) > 1)} {', '.join(chosen)}" + (f" of {compared}" if compared else "")]
 
 
 def _mean(reports: Sequence[Report], name: str) -> float:

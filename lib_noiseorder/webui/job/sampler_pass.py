@@ -19,7 +19,7 @@ from ..model.checkpoint import checkpoint_of
 from ..model.host_model import HostModel
 from ..model.probe import Interrupted, Sampling, ask_model
 from .seed_keyed_draws import extra_draws, picture_seeds
-from .sheets import Sheet
+from .sheets import Shown
 from .watching import Watching
 
 
@@ -31,19 +31,19 @@ class SamplerPass:
         finished: whether the host's sampler has run.
     """
 
-    def __init__(self, settings: NoiseOrderSettings, first: Tensor, host_rng: Any, sheet: Sheet | None = None):
+    def __init__(self, settings: NoiseOrderSettings, first: Tensor, host_rng: Any, shown: Shown | None = None):
         """
         Args:
             settings: what to do.
             first: the host's own unit-variance noise [B, …].
             host_rng: the host's ImageRNG that it came from.
-            sheet: where to keep what is to be shown.
+            shown: where to keep what is to be shown.
         """
         self.report = Report.before(first)
         self._seeds = picture_seeds(host_rng)
         self.finished = False
         self._settings = settings
-        self._sheet = sheet
+        self._shown = shown
         self._answers: Answers | None = None
         self._chosen: Tensor | None = None
         draw_more = extra_draws(host_rng)
@@ -69,14 +69,12 @@ class SamplerPass:
         unit = noise / multiplier if multiplier != 1 else noise
         asked_for = ["selection"] * chooses(settings) + ["injection"] * (settings.strength != 0)
         try:
-            if self._sheet:
-                self._sheet.add_noise("noise before", self._draw(1))
             if asked_for:
                 ordered = ask_model(sampling, unit, lambda model: self._work(sampling, unit, model))
             else:
                 ordered = inject_semantics(settings, unit, None, self.report).noise
-            if self._sheet:
-                self._sheet.add_noise("noise after", ordered)
+            if self._shown and self.changes_noise:
+                self._shown.changed(self._before_the_change(), ordered)
         except Interrupted:
             ordered = self._as_far_as_it_came(unit)
             self.report.skip(self._missing(asked_for), "interrupted")
@@ -86,6 +84,12 @@ class SamplerPass:
         if ordered is not unit:
             noise = ordered * multiplier if multiplier != 1 else ordered
         return noise
+
+    @property
+    def changes_noise(self) -> bool:
+        """Whether the noise is more than chosen: erased, injected into or scaled."""
+        settings = self._settings
+        return settings.erasure_samples > 1 or settings.noise_scale != 1 or self.report.correlation is not None
 
     @contextmanager
     def reusing_answers(self, p: Any) -> Iterator[None]:
@@ -102,7 +106,7 @@ class SamplerPass:
 
     def _work(self, sampling: Sampling, unit: Tensor, model: HostModel) -> Tensor:
         """Selection and injection with the loaded checkpoint."""
-        settings, report, watching = self._settings, self.report, Watching(self._sheet)
+        settings, report, watching = self._settings, self.report, Watching(self._shown)
         if sampling.latent is not None:
             settings = starting_from_a_picture(settings, sampling.p.denoising_strength, model.noisiest)
         if chooses(settings) and not torch.allclose(unit, self._given[: len(unit)].to(unit), atol=1e-4):
@@ -115,10 +119,13 @@ class SamplerPass:
         noise = self._chosen = choose(settings, candidate, model, report, seeds=self._seeds, observer=watching)
         if report.reusable_evaluations:
             self._answers = model.answers
-        ordered = inject_semantics(settings, noise, model, report, observer=watching).noise
-        if self._sheet and report.correlation is not None:
-            self._sheet.add("injected", _unit(ordered / settings.noise_scale - noise))
-        return ordered
+        if self._shown:
+            self._shown.compared(report)
+        return inject_semantics(settings, noise, model, report, observer=watching).noise
+
+    def _before_the_change(self) -> Tensor:
+        """The noise that was chosen, where one was, else the host's own."""
+        return self._chosen if self._chosen is not None and self.report.chosen else self._draw(1)
 
     def _as_far_as_it_came(self, unit: Tensor) -> Tensor:
         """What is left when something fails: the noise that was chosen, as the report says, or the erased one."""
@@ -145,7 +152,3 @@ class SamplerPass:
 def chooses(settings: NoiseOrderSettings) -> bool:
     """Whether a picture may get another draw than its first."""
     return settings.selection != "off" or bool(settings.chosen)
-
-
-def _unit(direction: Tensor) -> Tensor:
-    return direction / direction.std().clamp(min=1e-9)

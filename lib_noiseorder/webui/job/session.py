@@ -26,9 +26,9 @@ from ...settings import (
 )
 from ..model.probe import Sampling
 from .named_draws import NamedDraws
-from .outcome import complaint, note_batch
+from .outcome import Batch, complaint, note_batch
 from .sampler_pass import SamplerPass, chooses
-from .sheets import Sheet
+from .sheets import Sheet, Shown
 
 _ON_JOB = "_noise_order_session"
 _HIRES = "hires pass: "
@@ -73,7 +73,7 @@ class Session:
     def _next(self, host_rng: Any, next_noise: Callable[[], Tensor]) -> Tensor:
         noise = next_noise()
         try:
-            self._first = SamplerPass(self.settings, noise.clone(), host_rng, self._sheet)
+            self._first = SamplerPass(self.settings, noise.clone(), host_rng, self._shown())
             self._left_alone = f"{_wanted(self.settings)}: the host's sampler was not seen, a script samples in its own way"
             return self._first.erased()
         except Exception as error:
@@ -121,7 +121,7 @@ class Session:
         """The hires pass and its erased noise; the host's noise alone if it cannot begin."""
         try:
             settings = dataclasses.replace(self.settings, chosen=of_hires_pass(self.settings.chosen))
-            self._hires = SamplerPass(settings, noise.clone(), p.rng, self._sheet if self._first is None else None)
+            self._hires = SamplerPass(settings, noise.clone(), p.rng, self._shown("Hires pass"))
             return self._hires, self._hires.erased()
         except Exception as error:
             self._hires = None
@@ -157,12 +157,13 @@ class Session:
         self._write(p)
         if self._sheet:
             self._sheet.keep(p)
-        note_batch(p, self.report, time.perf_counter() - self._started)
+        changes_noise = any(one.changes_noise for one in self._passes()[:1])  # the report has the first pass's statistics
+        note_batch(p, Batch(self.report, time.perf_counter() - self._started, changes_noise))
 
     @property
     def report(self) -> Report:
         """What happened in all passes of the batch."""
-        passes = [one for one in (self._first, self._hires) if one is not None and one.finished]
+        passes = self._passes()
         reasons = [(_HIRES if one is self._hires else "") + reason for one in passes for reason in one.report.skipped]
         if self._failure:
             reasons.append(f"everything: {self._failure}")
@@ -174,6 +175,13 @@ class Session:
         return whole
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _shown(self, run: str = "") -> Shown | None:
+        return None if self._sheet is None else self._sheet.begin(run)
+
+    def _passes(self) -> list[SamplerPass]:
+        """The sampler's runs that are over."""
+        return [one for one in (self._first, self._hires) if one is not None and one.finished]
 
     def _give_up(self, error: Exception) -> None:
         self._failure = in_one_line(error)

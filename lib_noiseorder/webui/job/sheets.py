@@ -1,116 +1,146 @@
-"""Show what is injected: a sheet of small pictures per picture, of the noise and of what the model saw in it."""
+"""Show what was compared: a sheet per picture of what the model saw, and in which words that is said."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-import torch
-from modules import sd_samplers_common
-from modules.shared import opts
-from PIL import Image, ImageDraw
+from modules import images
 from torch import Tensor
 
+from ...formulas import KeyTimestep
+from ...report import Report
 from ...settings import INFOTEXT_PREFIX
+from .previews import preview
+from .sheet_drawing import Drawn, Part, draw_sheet
 
 _ON_JOB = "_noise_order_shown"
-_TILE, _CAPTION, _COLUMNS = 192, 16, 4
-_CHEAP = 2
-"""The hosts' number for the approximate VAE that needs no file."""
 
 
 @dataclass
-class Tile:
-    """One latent [B, …] to be shown, on the CPU."""
+class Shown:
+    """What is to be shown of one sampler run: latents [B, …] on the CPU."""
 
-    caption: str
-    latent: Tensor
-    is_noise: bool = False
-    """Of a noise the spectrum is shown, too."""
+    run: str = ""
+    """Which run this is, where it is not the picture's first."""
+    candidates: list[Tensor] = field(default_factory=list)
+    """The predicted pictures of the noises compared, in their order."""
+    scores: list[list[float]] = field(default_factory=list)
+    chosen: list[int] = field(default_factory=list)
+    """As in `Report`; empty as long as the comparison is not finished."""
+    key_timesteps: list[tuple[KeyTimestep, Tensor]] = field(default_factory=list)
+    before_and_after: tuple[Tensor, Tensor] | None = None
+    """The noise itself, where it was more than chosen."""
+
+    def candidate(self, picture: Tensor) -> None:
+        self.candidates.append(_kept(picture))
+
+    def key_timestep(self, step: KeyTimestep, picture: Tensor) -> None:
+        self.key_timesteps.append((step, _kept(picture)))
+
+    def compared(self, report: Report) -> None:
+        self.scores, self.chosen = report.scores, report.chosen
+
+    def changed(self, before: Tensor, after: Tensor) -> None:
+        self.before_and_after = _kept(before), _kept(after)
+
+    def rows(self) -> int:
+        """How many pictures there is something to see of: one for all the frames of a video."""
+        latents = [*self.candidates, *(picture for _, picture in self.key_timesteps), *(self.before_and_after or ())]
+        return min(map(len, latents), default=0)
+
+    def parts(self, row: int) -> list[Part]:
+        """The parts of a picture's sheet."""
+        run = f"{self.run}. " if self.run else ""
+        parts = [
+            Part(f"{run}What the model saw coming from each noise. {_RULE}", self._comparison(row)),
+            Part(f"{run}{self._heading_of_change()}", self._change(row)),
+        ]
+        return [part for part in parts if part.pictures]
+
+    def _comparison(self, row: int) -> list[Drawn]:
+        if not self.scores:
+            return []
+        return [
+            Drawn(
+                _score_told(number, self.scores[row], number == self.chosen[row]),
+                preview(latents[row]),
+                number == self.chosen[row],
+            )
+            for number, latents in enumerate(self.candidates, 1)
+        ]
+
+    def _heading_of_change(self) -> str:
+        if not self.key_timesteps:
+            return "The noise before and after."
+        return "What the model saw in the noise" + (", and the noise before and after." if self.before_and_after else ".")
+
+    def _change(self, row: int) -> list[Drawn]:
+        told = [(_step_told(step), latents) for step, latents in self.key_timesteps]
+        if self.before_and_after:
+            before, after = self.before_and_after
+            told = [("the noise before", before), *told, ("the noise after", after)]
+        return [Drawn(caption, preview(latents[row])) for caption, latents in told]
 
 
 @dataclass
 class Sheet:
     """What is to be shown of one batch."""
 
-    tiles: list[Tile] = field(default_factory=list)
+    runs: list[Shown] = field(default_factory=list)
 
-    def add(self, caption: str, latent: Tensor) -> None:
-        self.tiles.append(Tile(caption, latent.detach().float().cpu().clone()))
-
-    def add_noise(self, caption: str, noise: Tensor) -> None:
-        self.tiles.append(Tile(caption, noise.detach().float().cpu().clone(), is_noise=True))
+    def begin(self, run: str = "") -> Shown:
+        """A further run of the sampler."""
+        self.runs.append(Shown(run))
+        return self.runs[-1]
 
     def keep(self, p: Any) -> None:
         """Hand the batch over to the end of its job."""
-        setattr(p, _ON_JOB, [*getattr(p, _ON_JOB, []), (list(p.seeds), self.tiles)])
+        setattr(p, _ON_JOB, [*getattr(p, _ON_JOB, []), (list(p.seeds), self.runs)])
 
 
-def taken(p: Any) -> list[tuple[list[int], list[Tile]]]:
-    """What the job's batches have handed over, taken off the job: their seeds and tiles."""
+def taken(p: Any) -> list[tuple[list[int], list[Shown]]]:
+    """What the job's batches have handed over, taken off the job: their seeds and runs."""
     return vars(p).pop(_ON_JOB, [])
 
 
-def add_sheets(batches: list[tuple[list[int], list[Tile]]], processed: Any) -> None:
-    """One sheet per picture at the end of the gallery, each with a text that says what it shows."""
-    for seeds, tiles in batches:
-        rows = min((len(tile.latent) for tile in tiles), default=0)  # one for all the frames of a video
-        for index, seed in enumerate(seeds[:rows]):
-            pictures = [picture for tile in tiles for picture in _pictures(tile, index)]
-            if pictures:
-                processed.images.append(_drawn(pictures))
-                processed.infotexts.append(f"{INFOTEXT_PREFIX}, seed {seed}: " + ", ".join(caption for caption, _ in pictures))
+def add_sheets(batches: Sequence[tuple[list[int], list[Shown]]], processed: Any) -> None:
+    """One sheet per picture at the end of the gallery, each with a text that says what it shows.
+
+    The text has no colon, so that nothing in it is a parameter to whoever pastes it.
+    """
+    for seeds, runs in batches:
+        for row, seed in enumerate(seeds):
+            parts = [part for run in runs if row < run.rows() for part in run.parts(row)]
+            if parts:
+                title = f"{INFOTEXT_PREFIX}, seed {seed}"
+                processed.images.append(draw_sheet(title, parts, images.get_font))
+                told = [f"{part.heading} {'; '.join(drawn.caption for drawn in part.pictures)}" for part in parts]
+                processed.infotexts.append(". ".join([title, *told]))
 
 
-def _pictures(tile: Tile, index: int) -> list[tuple[str, Image.Image]]:
-    """One row's latent as the approximate VAE decodes it; of a noise its spectrum, too."""
-    pictures = [(tile.caption, _decoded(tile.latent[index]))]
-    if tile.is_noise:
-        pictures.append((f"{tile.caption}: spectrum", _spectrum(tile.latent[index])))
-    return pictures
+_RULE = "The framed one was kept; the lowest score is the best."
 
 
-def _decoded(latent: Tensor) -> Image.Image:
-    if latent.ndim == 4:  # the first frame of a video
-        latent = latent[:, 0]
-    for approximation in (_live_preview_method(), _CHEAP):
-        try:
-            return sd_samplers_common.single_sample_to_image(latent, approximation)
-        except Exception:  # a decoder that is not there, or not made for this kind of latent
-            continue
-    channels = latent[[0, min(1, len(latent) - 1), min(2, len(latent) - 1)]]
-    return _grey((channels - channels.amin()) / (channels.amax() - channels.amin() + 1e-9))
+def _score_told(number: int, scores: Sequence[float], kept: bool) -> str:
+    """Caption of a noise that was compared: its place among the others and its score."""
+    score = scores[number - 1]
+    place = 1 + sum(math.isfinite(other) and other < score for other in scores)
+    told = f"noise {number}, {_ordinal(place)}, score {score:.3g}" if math.isfinite(score) else f"noise {number}, no score"
+    return f"{told}, kept" if kept else told
 
 
-def _live_preview_method() -> int:
-    """The approximate VAE that the user chose for live previews; never the full one, which would take its time."""
-    known = getattr(sd_samplers_common, "approximation_indexes", {})
-    return known.get(getattr(opts, "show_progress_type", ""), 0) or _CHEAP
+def _ordinal(place: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(place, "th")  # no more than 16 noises are compared
+    return f"{place}{ending}"
 
 
-def _spectrum(latent: Tensor) -> Image.Image:
-    """Logarithmic power by frequency, the lowest in the middle; white noise is even grey."""
-    power = torch.fft.fftshift(torch.fft.fft2(latent.reshape(-1, *latent.shape[-2:])).abs().square().mean(0))
-    decades = (power / (latent.shape[-1] * latent.shape[-2]) + 1e-12).log10()
-    return _grey(((decades + 1.5) / 3).clamp(0, 1).expand(3, -1, -1))
+def _step_told(step: KeyTimestep) -> str:
+    when = "early" if step.timestep > 2 / 3 else "in the middle" if step.timestep > 1 / 3 else "late"
+    return f"what the model saw {when} ({step.name}, timestep {step.timestep:.3g})"
 
 
-def _grey(picture: Tensor) -> Image.Image:
-    return Image.fromarray((picture.permute(1, 2, 0) * 255).round().numpy().astype(np.uint8))
-
-
-def _drawn(tiles: list[tuple[str, Image.Image]]) -> Image.Image:
-    width, height = tiles[0][1].size
-    tile_height = round(_TILE * height / width)
-    row_height = tile_height + _CAPTION
-    sheet = Image.new("RGB", (_TILE * min(len(tiles), _COLUMNS), row_height * -(-len(tiles) // _COLUMNS)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, (caption, picture) in enumerate(tiles):
-        row, column = divmod(number, _COLUMNS)
-        corner = column * _TILE, row * row_height
-        sheet.paste(
-            picture.convert("RGB").resize((_TILE, tile_height), Image.Resampling.NEAREST), (corner[0], corner[1] + _CAPTION)
-        )
-        draw.text((corner[0] + 3, corner[1] + 2), caption, fill="black")
-    return sheet
+def _kept(latent: Tensor) -> Tensor:
+    return latent.detach().float().cpu().clone()

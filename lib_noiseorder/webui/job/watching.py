@@ -8,22 +8,22 @@ from torch import Tensor
 from ...formulas import KeyTimestep
 from ...questions import Observer
 from ...settings import INFOTEXT_PREFIX
-from .sheets import Sheet
+from .sheets import Shown
 
-_SAID = {"selection": "comparing noises", "injection": "reading the prompt's semantics"}
+_SAID = {"selection": "looking at noise", "injection": "asking the model"}
 
 
 class Watching(Observer):
-    def __init__(self, sheet: Sheet | None):
-        self._sheet = sheet
+    def __init__(self, shown: Shown | None):
+        self._shown = shown
 
     def asking(self, what: str, number: int, total: int) -> None:
-        state.textinfo = f"{INFOTEXT_PREFIX}: {_SAID[what]} {number}/{total}"
+        state.textinfo = f"{INFOTEXT_PREFIX}: {_SAID[what]} {number} of {total}"
 
     def candidate(self, number: int, picture: Tensor) -> None:
-        if self._sheet:
-            self._sheet.add(f"seen in noise {number}", picture)
+        if self._shown:
+            self._shown.candidate(picture)
 
     def key_timestep(self, step: KeyTimestep, picture: Tensor) -> None:
-        if self._sheet:
-            self._sheet.add(f"{step.name} at {step.timestep:.3g}", picture)
+        if self._shown:
+            self._shown.key_timestep(step, picture)
