@@ -84,30 +84,42 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser("noiseorder", description="The initial noise of a diffusion sampler, put in order.")
+    parser = _Parser(
+        "noiseorder", description="Tries and measures what Noise Order does: it chooses the noise that a picture starts from."
+    )
     parser.add_argument("--version", action="version", version=f"noiseorder {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    demo = commands.add_parser("demo", help="plain and ordered pictures of an embedded model counted, eight pairs in a PNG")
+    demo = commands.add_parser(
+        "demo", help="count what is right in plain and ordered pictures of a small model; eight pairs as a PNG"
+    )
     demo.add_argument(
-        "prompt", nargs="?", type=text, help='for example "red circle left of blue square" (default: many, rare and common)'
+        "prompt",
+        nargs="?",
+        type=text,
+        help='for example "red circle left of blue square" (default: another one for each pair, half of them rare)',
     )
     demo.add_argument("--model", choices=("eps", "flow"), default="eps", help="which embedded model (default: %(default)s)")
     pairs = whole_number(8, 4096)
-    demo.add_argument("--pairs", type=pairs, default=192, help="plain and ordered pictures, 8 to 4096 (default: %(default)s)")
+    demo.add_argument(
+        "--pairs",
+        type=pairs,
+        default=192,
+        help="how many pairs of a plain and an ordered picture, 8 to 4096 (default: %(default)s)",
+    )
     demo.add_argument("--seed", type=SEED, default=1, help="decides the noises, and prompts not given (default: %(default)s)")
-    setting = f"a setting, as in the API (default: preset={RECOMMENDED})"
+    setting = f"a setting, as in the API; may be given several times (default: preset={RECOMMENDED})"
     demo.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", help=setting)
     demo.add_argument("--out", type=path, help="the PNG to write (default: noiseorder-demo.png or noiseorder-PROMPT.png here)")
     demo.set_defaults(run=running(_demo, DemoOptions))
 
-    lab = commands.add_parser("lab", help="train, evaluate and tabulate in the shapes world")
+    lab = commands.add_parser("lab", help="measure in a small world of coloured shapes, or train its models")
     lab_commands.add_commands(lab.add_subparsers(required=True, metavar="LAB_COMMAND"))
 
     compare_commands.add_commands(commands)
     bench_commands.add_commands(commands)
 
-    controls = commands.add_parser("controls", help="every control with its API key, default and range, as a Markdown table")
+    controls = commands.add_parser("controls", help="every setting with its API key, default and range, as a Markdown table")
     controls.set_defaults(run=lambda _: print(controls_table()) or 0)
 
     doctor = commands.add_parser("doctor", help="what is installed and whether the embedded models load")

@@ -102,7 +102,7 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
     if settings.compare_with_off:
         extras.append(("the plain copies", lambda: plain_copies.add_plain_copies(p, processed, switch)))
     if shown:
-        extras.append(("the sheets of what was injected", lambda: sheets.add_sheets(shown, processed)))
+        extras.append(("the sheets of what was compared", lambda: sheets.add_sheets(shown, processed)))
     for what, add in extras:
         try:
             add()

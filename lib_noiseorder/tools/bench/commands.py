@@ -19,16 +19,14 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Hang `bench` under the command's parser; it sets `run`, which takes the options and gives the exit status."""
     parser = commands.add_parser("bench", help="what ordering the noise costs, as ratios to plain pictures")
     parser.add_argument("--model", choices=("flow", "eps"), default="flow", help="which embedded model (default: flow)")
-    parser.add_argument("--steps", type=whole_number(2, 1000), default=20, help="of the sampler (default: 20)")
+    parser.add_argument("--steps", type=whole_number(2, 1000), default=20, help="steps of the sampler (default: 20)")
     parser.add_argument(
         "--runs", type=whole_number(1, 10_000), default=5, help="how many paired runs the medians are taken over (default: 5)"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     subject = parser.add_mutually_exclusive_group()
     subject.add_argument("--diffusers", action="store_true", help="a Stable Diffusion pipeline of diffusers instead")
-    parser.add_argument(
-        "--processor-time", action="store_true", help="count this process's work instead of the clock: busy machines"
-    )
+    parser.add_argument("--processor-time", action="store_true", help="count this process's processor time, for busy machines")
     subject.add_argument(
         "--webui", type=checked(address), metavar="URL", help="a running WebUI with the extension instead, through its API"
     )
@@ -36,7 +34,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "--processor-of",
         type=whole_number(1, 2**31 - 1),
         metavar="PID",
-        help="with --webui: count its process's work instead of the clock",
+        help="with --webui: count that process's processor time",
     )
     parser.add_argument(
         "--checkpoint", type=text, default="", help="with --webui: as the WebUI lists it (default: the loaded one)"

@@ -37,7 +37,9 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     source.add_argument(
         "--device", type=checked(_device), help="for --diffusers and the scores (default: a GPU where there is one)"
     )
-    source.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of --diffusers (default: by device)")
+    source.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), help="of --diffusers (default: bfloat16 on a GPU, else float32)"
+    )
 
     what = compare.add_argument_group("what is compared")
     arm_help = f"an arm; plain is always there: automatic, light, paper, NAME:knob=value,…, equal-cost:NAME (default: {_ARMS})"
@@ -53,15 +55,19 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     what.add_argument("--seed", type=SEED, default=1, help="decides the seeds of the pictures (default: %(default)s)")
     what.add_argument("--negative-prompt", type=text, default="", help="the same for every picture")
     what.add_argument("--steps", type=whole_number(1, 1000), help="of the sampler (default: 20)")
-    what.add_argument("--cfg", type=number(0, 100), help="CFG scale (default: 7; 3.5 for --prompts shapes)")
-    what.add_argument("--size", metavar="WxH", help="of the pictures (default: 512x512; 160x160 for --prompts shapes)")
-    what.add_argument("--sampler", type=text, default="Euler", help="of the WebUI (default: %(default)s)")
-    what.add_argument("--scheduler", type=text, default="", help="schedule type of the WebUI (default: its own)")
+    what.add_argument(
+        "--cfg", type=number(0, 100), help="CFG scale (default: 7; for --prompts shapes what its checkpoint likes)"
+    )
+    what.add_argument(
+        "--size", metavar="WxH", help="of the pictures (default: 512x512; for --prompts shapes what its checkpoint draws)"
+    )
+    what.add_argument("--sampler", type=text, default="Euler", help="the WebUI's sampler (default: %(default)s)")
+    what.add_argument("--scheduler", type=text, default="", help="the WebUI's schedule type (default: the sampler's own)")
 
     results = compare.add_argument_group("results")
-    results.add_argument("--out", type=path, help=f"the run's folder (default: {DEFAULT_FOLDER})")
-    scores_help = "by commas, each perhaps as NAME=MODEL: oracle, clipscore, pickscore, imagereward, vqascore, hpsv2, or none"
-    results.add_argument("--scores", metavar="LIST", help=f"{scores_help} (default: all that are there)")
+    results.add_argument("--out", type=path, help=f"the folder of the comparison (default: {DEFAULT_FOLDER})")
+    scores_help = "comma-separated, NAME or NAME=MODEL: oracle, clipscore, pickscore, imagereward, vqascore, hpsv2, or none"
+    results.add_argument("--scores", metavar="LIST", help=f"{scores_help} (default: all that are installed)")
     results.add_argument(
         "--report-pictures", type=whole_number(0, 100_000), default=200, help="pairs shown in the report (default: %(default)s)"
     )

@@ -24,6 +24,8 @@ _TABLE_ARMS = (
     "random-direction:0.1,oracle:2,oracle:4"
 )
 
+_ARMS_HELP = "comma-separated ways of making the noise; an unknown one lists them all"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -73,16 +75,16 @@ class WebUIOptions:
 
 def add_commands(subparsers: argparse._SubParsersAction) -> None:
     """Hang the lab's commands under a parser; each sets `run`, which takes the options and gives the exit status."""
-    evaluate = subparsers.add_parser("evaluate", help="paired comparison of ways of making the noise, judged by the oracle")
+    evaluate = subparsers.add_parser("evaluate", help="compare ways of making the noise on the same prompts and seeds")
     evaluate.add_argument("--model", choices=_MODELS, required=True, help="which embedded model")
     evaluate.add_argument("--guidance", type=number(0, 30), help="another guidance scale than the model's best one")
-    evaluate.add_argument("--arms", default="plain,automatic,equal-cost", help="comma-separated (default: %(default)s)")
+    evaluate.add_argument("--arms", default="plain,automatic,equal-cost", help=f"{_ARMS_HELP} (default: %(default)s)")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     evaluate.add_argument("--details", action="store_true", help="with --json: every figure, not only the main ones")
     evaluate.set_defaults(run=running(_evaluate, EvaluateOptions))
 
     table = subparsers.add_parser("table", help="the main table of docs/evidence.md, both models, as Markdown")
-    table.add_argument("--arms", default=_TABLE_ARMS, help="comma-separated (default: %(default)s)")
+    table.add_argument("--arms", default=_TABLE_ARMS, help=f"{_ARMS_HELP} (default: %(default)s)")
     table.add_argument("--plot", type=path, metavar="FILE.svg", help="draw every arm's gain over plain with its interval, too")
     table.set_defaults(run=running(_table, TableOptions))
 
@@ -96,7 +98,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
     train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
     train.add_argument("--model", choices=(*_MODELS, *_CHECKPOINTS, "oracle"), required=True, help="which one")
-    train.add_argument("--minutes", type=number(0.001, 100_000), default=40, help="how long (default: %(default)s)")
+    train.add_argument("--minutes", type=number(0.001, 100_000), default=40, help="for how long (default: %(default)s)")
     train.add_argument("--seed", type=SEED, default=0, help="decides the first weights and the pictures (default: %(default)s)")
     train.add_argument("--start", type=file, help="weights to go on from")
     train.add_argument("--out", type=path, required=True, help="the .safetensors to write")
