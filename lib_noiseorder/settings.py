@@ -51,7 +51,7 @@ def _weight(stage: str, decides: str) -> Any:
     return setting(
         1.0,
         f"{stage.capitalize()} weight",
-        f"How much the model's answer at the {stage} timestep counts ({decides}). 0 does not ask.",
+        f"How much the model's answer at the {stage} timestep counts ({decides}). 0 leaves it out.",
         minimum=-2.0, maximum=2.0, step=0.05, group=FORMULAS,
     )  # fmt: skip
 
@@ -76,7 +76,9 @@ class NoiseOrderSettings:
     * a preset decides what is not named, and a named value that contradicts it is refused.
     """
 
-    enabled: bool = setting(False, "Enable", "Replace the random initial noise by noise put in order.", makes_the_picture=False)
+    enabled: bool = setting(
+        False, "Enable", "Choose or prepare the noise that a picture starts from, as the preset says.", makes_the_picture=False
+    )
     preset: str = setting(
         RECOMMENDED,
         "Preset",
@@ -92,7 +94,7 @@ class NoiseOrderSettings:
     strength: float = setting(
         0.1,
         "Strength",
-        "How much of what the model predicts for the prompt is mixed into the noise (δ in the paper). 0 does not ask.",
+        "How much of what the model predicts for the prompt is mixed into the noise (δ in the paper). 0 mixes in nothing.",
         minimum=-2.0, maximum=2.0, step=0.01, group=FORMULAS,
     )  # fmt: skip
     layout_weight: float = _weight("layout", "early steps: what goes where")
@@ -132,7 +134,7 @@ class NoiseOrderSettings:
         minimum=0, maximum=16, step=1, group=MORE,
     )  # fmt: skip
     compare_with_off: bool = setting(
-        False, "Compare with off", "Also make each picture without it. Doubles the time.", makes_the_picture=False
+        False, "Compare with off", "Also make each picture without Noise Order. Doubles the time.", makes_the_picture=False
     )
     show_injected: bool = setting(
         False,
@@ -156,7 +158,7 @@ class NoiseOrderSettings:
     extra_cost: float = setting(
         EXTRA_COST,
         "Extra cost",
-        "0.4 is up to 40 % more work than the picture alone. More compares more noises.",
+        "The most that comparing may cost: 0.4 is up to 40 % more work per picture. More compares more noises.",
         minimum=0.0, maximum=4.0, step=0.05,
     )  # fmt: skip
 

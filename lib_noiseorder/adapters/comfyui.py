@@ -45,7 +45,7 @@ class NoiseOrderNode:
     """
 
     CATEGORY = "sampling"
-    DESCRIPTION = "Puts the initial noise of every sampler that runs this model in order."
+    DESCRIPTION = "Chooses or prepares the noise that every sampler with this model starts from."
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "patch"
 

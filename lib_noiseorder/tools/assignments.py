@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ..settings import KNOB, SettingsError
+from ..settings import INFOTEXT_PREFIX, KNOB, NoiseOrderSettings, SettingsError
 
 
 def assigned(assignments: Sequence[str], option: str) -> dict[str, object]:
@@ -19,5 +20,20 @@ def assigned(assignments: Sequence[str], option: str) -> dict[str, object]:
         if not equals:
             raise SettingsError(f"{option} {assignment!r} is not KNOB=VALUE")
         name = name.strip()
-        values[name] = KNOB[name].parsed(text) if name in KNOB else text
+        try:
+            values[name] = KNOB[name].parsed(text) if name in KNOB else text
+        except SettingsError as error:
+            raise _of_option(option, error) from None
     return values
+
+
+def settings_of(values: Mapping[str, Any], option: str) -> NoiseOrderSettings:
+    """The settings with these values. Raises SettingsError, which says the option's name."""
+    try:
+        return NoiseOrderSettings.from_dict(values)
+    except SettingsError as error:
+        raise _of_option(option, error) from None
+
+
+def _of_option(option: str, error: SettingsError) -> SettingsError:
+    return SettingsError(f"{option.rstrip(':')}: {str(error).removeprefix(f'{INFOTEXT_PREFIX}: ')}")

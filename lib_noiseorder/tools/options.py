@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
+
+from ..knobs import shown
 
 T = TypeVar("T")
 
@@ -29,14 +33,88 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         try:
-            number = int(text)
+            value = int(text)
         except ValueError:
-            number = low - 1
-        if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not an integer from {low} to {high}")
-        return number
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is not an integer from {low} to {high}")
+        return value
 
     return read
+
+
+SEED = whole_number(0, 2**31 - 1)
+"""Reads a seed."""
+
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """The same for a number, whole or not."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
+def checked(check: Callable[[str], T]) -> Callable[[str], T]:
+    """What reads an argument by a function that raises ValueError; argparse would not say that error's text."""
+
+    def read(said: str) -> T:
+        try:
+            return check(said)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def text(said: str) -> str:
+    """Reads a text that goes into files and requests."""
+    if "\0" in said or not _is_unicode(said):
+        raise argparse.ArgumentTypeError(f"{shown(said)} is no text")
+    return said
+
+
+def path(said: str) -> Path:
+    """Reads a file or a folder, which need not exist."""
+    if not said or "\0" in said:
+        raise argparse.ArgumentTypeError(f"{shown(said)} is no file or folder")
+    return Path(said)
+
+
+def file(said: str) -> Path:
+    """Reads a file that must exist."""
+    if not path(said).is_file():
+        raise argparse.ArgumentTypeError(f"{shown(said)} is not an existing file")
+    return Path(said)
+
+
+def check_writable(option: str, path: Path, suffix: str = "", make_folder: bool = True) -> None:
+    """Before the work is done. Raises ValueError where no file of this name can be written."""
+    try:
+        if path.is_dir() or not path.name or (suffix and path.suffix.lower() != suffix):
+            raise ValueError(f"{option} = {path} is no file" + (f" that ends in {suffix}" if suffix else ""))
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        wanted = "" if make_folder else f"; it takes a {suffix} in an existing folder"
+        raise ValueError(f"{option} = {path} cannot be written: {error.strerror}{wanted}") from None
+
+
+def _is_unicode(said: str) -> bool:
+    try:
+        said.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _frozen(value: Any) -> Any:

@@ -31,7 +31,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             yield value
@@ -42,13 +42,13 @@ class Kept:
 
     Args:
         path: where every piece of work is a line; it need not exist.
-        names: which parts of a line are its key.
+        names: which parts of a line, all of them texts or integers, are its key.
     """
 
     def __init__(self, path: Path | None, *names: str):
         self._path, self._names = path, names
         found = lines(path) if path is not None else ()
-        self._lines = {self._key(line): line for line in found if all(name in line for name in names)}
+        self._lines = {self._key(line): line for line in found if all(isinstance(line.get(name), (str, int)) for name in names)}
 
     def _key(self, line: dict[str, Any]) -> tuple[Any, ...]:
         return tuple(line[name] for name in self._names)

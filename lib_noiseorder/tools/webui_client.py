@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from threading import TIMEOUT_MAX
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..knobs import shown
 from .failures import Refused, Unavailable
 
 AUTH_VARIABLE = "NOISEORDER_AUTH"
@@ -30,6 +32,21 @@ class Answer:
     """What the WebUI says of the whole job."""
 
 
+def address(url: str) -> str:
+    """The address of a WebUI, unchanged. Raises ValueError where it is none."""
+    if "@" in url:
+        raise ValueError("a password does not belong in the address; use --auth")
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        known = parts.scheme in ("http", "https") and host and parts.port != 0 and re.fullmatch("[!-~]+", url)
+    except ValueError:
+        known = False
+    if not known:
+        raise ValueError(f"{shown(url)} is not an address such as http://127.0.0.1:7860")
+    return url
+
+
 class WebUIClient:
     """One WebUI, asked one thing at a time."""
 
@@ -43,22 +60,13 @@ class WebUIClient:
         Raises:
             ValueError: no address, no "user:password", or no time to wait.
         """
-        if "@" in url:
-            raise ValueError("--webui: a password does not belong into an address; use --auth")
-        try:
-            parts = urlsplit(url)
-            known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        except ValueError:
-            known = False
-        if not known:
-            raise ValueError(f"--webui {url!r} is not an address such as http://127.0.0.1:7860")
         auth = os.environ.get(AUTH_VARIABLE, "") if auth is None else auth
         if auth and ":" not in auth:
             raise ValueError("--auth is not USER:PASSWORD")
         if not 0 < seconds <= TIMEOUT_MAX:
             raise ValueError(f"--timeout = {seconds:g} is not a number of seconds above 0, up to {TIMEOUT_MAX:g}")
-        self.url = url.rstrip("/")
-        self._auth = base64.b64encode(auth.encode()).decode() if auth else ""
+        self.url = address(url).rstrip("/")
+        self._auth = base64.b64encode(auth.encode(errors="surrogateescape")).decode() if auth else ""
         self._seconds = seconds
 
     def txt2img(self, payload: dict[str, Any]) -> Answer:

@@ -1,6 +1,9 @@
 """The demo and the doctor, as a user runs them."""
 
+import json
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lib_noiseorder.tools.cli import main
-from lib_noiseorder.tools.lab import training
+from lib_noiseorder.tools.lab import packaged, training
 from lib_noiseorder.tools.lab.model import LabModel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,9 +52,9 @@ def test_demo_without_any_effect_finds_no_difference(tmp_path, capsys):
     [
         (["a cat"], "cannot draw 'a cat'. It knows"),
         ([""], "colours red, green, blue, yellow; shapes circle, square, triangle; relations left of, right of, above, below"),
-        (["red circle", "--pairs", "7"], "--pairs: 7 is not an integer from 8 to 4096"),
-        (["--pairs", "many"], "--pairs: many is not an integer from 8 to 4096"),
-        (["--seed", "-1"], "--seed: -1 is not an integer from 0 to 2147483647"),
+        (["red circle", "--pairs", "7"], "--pairs: '7' is not an integer from 8 to 4096"),
+        (["--pairs", "many"], "--pairs: 'many' is not an integer from 8 to 4096"),
+        (["--seed", "-1"], "--seed: '-1' is not an integer from 0 to 2147483647"),
         (["--model", "sdxl"], "--model: invalid choice: 'sdxl'"),
         (["--set", "strength=9"], "strength = 9.0 is not a number from -2 to 2"),
         (["--set", "strenght=1"], "did you mean 'strength'?"),
@@ -66,28 +69,128 @@ def test_demo_without_any_effect_finds_no_difference(tmp_path, capsys):
 )
 def test_misuse_of_the_demo_gets_a_message_before_anything_is_drawn(arguments, says, capsys, monkeypatch):
     monkeypatch.setattr(LabModel, "sample", lambda *_: pytest.fail("it draws"))
-    try:
-        status = main(["demo", *arguments])
-    except SystemExit as refused:  # the parser's way
-        status = refused.code
-    printed = capsys.readouterr()
+    status, printed = main(["demo", *arguments]), capsys.readouterr()
     assert status == 2 and says in printed.err and not printed.out
+    assert len(printed.err.splitlines()) == 1
+
+
+EVALUATE = ["lab", "evaluate", "--model", "eps"]
+TRAIN = ["lab", "train", "--model", "eps", "--out", "x"]
+COMPARE = ["compare", "--webui", "http://127.0.0.1:9"]
 
 
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        (["lab", "evaluate", "--model", "eps", "--guidance", "nan"], "--guidance = nan is not a number"),
-        (["lab", "evaluate", "--model", "eps", "--arms", "nonsense"], "unknown arm 'nonsense'"),
-        (["lab", "train", "--model", "eps", "--start", str(ROOT / "README.md"), "--out", "x"], "README.md holds no weights"),
-        (["bench", "--webui", "nonsense"], "--webui 'nonsense' is not an address"),
-        (["bench", "--steps", "1"], "--steps = 1 is not an integer from 2 on"),
+        ([], "the following arguments are required: COMMAND"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        (["controls", "nonsense"], "unrecognized arguments: nonsense"),
+        (["demo", "--pairs", "9" * 5000], "is not an integer from 8 to 4096"),
+        (["demo", "--out", "a\0.png"], "--out: 'a\\x00.png' is no file or folder"),
+        ([*EVALUATE, "--guidance", "nan"], "--guidance: 'nan' is not a number from 0 to 30"),
+        ([*EVALUATE, "--pairs", "-5"], "--pairs: '-5' is not an integer from 4 to 100000"),
+        ([*EVALUATE, "--seed", "-1"], "--seed: '-1' is not an integer from 0 to 2147483647"),
+        ([*EVALUATE, "--arms", "nonsense"], "unknown arm 'nonsense'"),
+        ([*EVALUATE, "--arms", ","], "--arms = ',' names no arm"),
+        ([*EVALUATE, "--arms", "steps:inf"], "arm 'steps:inf': NUMBER = 'inf' is not finite"),
+        ([*EVALUATE, "--arms", "select:draws=none;steps=1"], "draws = 'none' is not an integer"),
+        ([*EVALUATE, "--arms", "select:noise_scale=none"], "noise_scale = 'none' is not a number"),
+        ([*EVALUATE, "--arms", "random-direction:3"], "the strength must be from -2 to 2, got 3"),
+        ([*EVALUATE, "--resume", str(ROOT)], "is no file"),
+        ([*EVALUATE, "--resume", f"{__file__}/x"], "cannot be written: "),
+        (["lab", "table", "--plot", f"{__file__}/x.svg"], "cannot be written: "),
+        ([*TRAIN, "--minutes", "0"], "--minutes: '0' is not a number from 0.001 to 100000"),
+        ([*TRAIN, "--start", "no/such/file"], "--start: 'no/such/file' is not an existing file"),
+        ([*TRAIN, "--start", str(ROOT / "README.md")], "README.md holds no weights"),
+        ([*TRAIN, "--out", str(ROOT)], "is no file"),
+        ([*TRAIN, "--model", "oracle", "--start", __file__], "oracle is always trained from nothing"),
+        (["lab", "webui", ""], "folder: '' is no file or folder"),
+        (["compare"], "give either --webui URL or --diffusers MODEL"),
+        (["compare", "--webui", "http://127.0.0.1:99999"], "--webui: 'http://127.0.0.1:99999' is not an address"),
+        (["compare", "--webui", "http://a b"], "is not an address"),
+        (["compare", "--webui", "http://a..b"], "is not an address"),
+        ([*COMPARE, "--pairs", "9" * 30], "is not an integer from 1 to 100000"),
+        ([*COMPARE, "--per-prompt", "0"], "--per-prompt: '0' is not an integer from 1 to 1000"),
+        ([*COMPARE, "--prompts", ""], "--prompts '' is neither a file nor one of"),
+        ([*COMPARE, "--prompts", str(ROOT)], "is neither a file nor one of"),
+        ([*COMPARE, "--prompts", "x" * 5000], "is neither a file nor one of"),
+        ([*COMPARE, "--negative-prompt", "\udcff"], "--negative-prompt: '\\udcff' is no text"),
+        ([*COMPARE, "--size", "9" * 5000], "is not WIDTHxHEIGHT"),
+        ([*COMPARE, "--scores", ","], "--scores = ',' names no score"),
+        ([*COMPARE, "--device", "nonsense"], "--device: 'nonsense' is not a device"),
+        ([*COMPARE, "--out", __file__], "is not a folder"),
+        (["compare", "--report-only", "--out", "no/such/folder"], "--out = no/such/folder is not the folder of a comparison"),
+        (["bench", "--webui", "nonsense"], "--webui: 'nonsense' is not an address"),
+        (["bench", "--webui", ""], "--webui: '' is not an address"),
+        (["bench", "--steps", "1"], "--steps: '1' is not an integer from 2 to 1000"),
+        (["bench", "--runs", "0"], "--runs: '0' is not an integer from 1 to 10000"),
+        (["bench", "--processor-of", "1"], "--processor-of needs --webui URL"),
     ],
 )
-def test_no_misuse_ends_in_a_traceback(arguments, says, capsys, monkeypatch):
+def test_misuse_is_told_in_one_line(arguments, says, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(training, "_PICTURES", 8)
     assert main(arguments) == 2
-    assert says in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert says in printed.err and len(printed.err.splitlines()) == 1 and not printed.out
+
+
+PLAN = {
+    "format": 1,
+    "generator": {"kind": "webui", "checkpoint": ""},
+    "sampling": {"steps": 20, "cfg": 7.0, "width": 512, "height": 512},
+    "arms": [{"name": "plain"}],
+    "prompts": "a.txt",
+    "seed": 1,
+    "pairs": [{"number": 0, "prompt": "a cat", "category": "", "seed": 1, "group": 0}],
+}
+CHANGED = [
+    {"format": 9},
+    {"generator": []},
+    {"generator": {"kind": "nonsense"}},
+    {"sampling": {**PLAN["sampling"], "steps": "20"}},
+    {"arms": [1]},
+    {"arms": []},
+    {"arms": [{"name": "plain"}, {"name": "../../outside", "settings": {"preset": "Light"}}]},
+    {"arms": [{"name": "plain"}, {"name": "a", "settings": 5}]},
+    {"arms": [{"name": "plain"}, {"name": "dear", "costs_as": "nothing"}]},
+    {"pairs": {}},
+    {"pairs": [{**PLAN["pairs"][0], "prompt": 3}]},
+    {"seed": "one"},
+    {"model": 5},
+    {"run": PLAN, "pictures": [{"pair": 0}]},
+]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, "\ufeff{}", *(json.dumps({**PLAN, **more}) for more in CHANGED)])
+def test_a_file_that_cannot_be_repeated_is_told(content, tmp_path, capsys):
+    path = tmp_path / "run.json"
+    path.write_text(content, encoding="utf-8")
+    assert main([*COMPARE, "--out", str(tmp_path / "out"), "--repeat", str(path)]) == 2
+    printed = capsys.readouterr().err
+    assert str(path) in printed and "is not " in printed and len(printed.splitlines()) == 1
+
+
+def test_an_interrupt_ends_with_a_line(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LabModel, "__init__", interrupted)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "noiseorder: interrupted\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_output_that_nobody_takes_ends_quietly():
+    command = [sys.executable, "-m", "lib_noiseorder", "controls"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 1 and ended.stderr == "noiseorder: [Errno 28] No space left on device\n"
 
 
 def test_a_missing_library_is_named(monkeypatch, capsys, tmp_path):
@@ -98,9 +201,14 @@ def test_a_missing_library_is_named(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize("command", ["demo", "lab", "compare", "bench", "controls", "doctor"])
 def test_every_command_says_what_it_takes(command, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
-    assert ended.value.code == 0 and f"noiseorder {command}" in capsys.readouterr().out
+    assert main([command, "--help"]) == 0
+    assert f"noiseorder {command}" in capsys.readouterr().out
+
+
+def test_damaged_weights_are_told(capsys, monkeypatch):
+    monkeypatch.setattr(packaged, "packaged", lambda _: b"version https://git-lfs.github.com/spec/v1")
+    assert main(["doctor"]) == 1
+    assert "the packaged weights eps.safetensors are damaged" in capsys.readouterr().err
 
 
 def test_doctor(capsys):

@@ -29,10 +29,10 @@ def webui():
         (("--arm", "a:strength=9"), "strength = 9.0 is not a number from -2 to 2"),
         (("--scores", "beauty"), "'beauty' is not one of oracle, clipscore"),
         (("--size", "big"), "--size = 'big' is not WIDTHxHEIGHT"),
-        (("--steps", "0"), "--steps = 0 is not a number from 1 to 1000"),
+        (("--steps", "0"), "--steps: '0' is not an integer from 1 to 1000"),
         (("--diffusers", "x"), "give either --webui URL or --diffusers MODEL"),
         (("--auth", "nobody"), "--auth is not USER:PASSWORD"),
-        (("--timeout", "nan"), "--timeout = nan is not a number of seconds above 0"),
+        (("--timeout", "nan"), "--timeout: 'nan' is not a number from 1 to 1e+06"),
         (("--size", "²"), "--size = '²' is not WIDTHxHEIGHT"),
     ],
 )

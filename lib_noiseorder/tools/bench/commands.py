@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..options import running
+from ..options import checked, running, text, whole_number
+from ..webui_client import address
 from .measuring import bench, processor_clock
 from .subjects import diffusers_pipeline, embedded, webui
 
@@ -18,19 +19,29 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     """Hang `bench` under the command's parser; it sets `run`, which takes the options and gives the exit status."""
     parser = commands.add_parser("bench", help="what ordering the noise costs, as ratios to plain pictures")
     parser.add_argument("--model", choices=("flow", "eps"), default="flow", help="which embedded model (default: flow)")
-    parser.add_argument("--steps", type=int, default=20, help="of the sampler (default: 20)")
-    parser.add_argument("--runs", type=int, default=5, help="how many paired runs the medians are taken over (default: 5)")
+    parser.add_argument("--steps", type=whole_number(2, 1000), default=20, help="steps of the sampler (default: 20)")
+    parser.add_argument(
+        "--runs", type=whole_number(1, 10_000), default=5, help="how many paired runs the medians are taken over (default: 5)"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.add_argument("--diffusers", action="store_true", help="a Stable Diffusion pipeline of diffusers instead")
-    parser.add_argument(
-        "--processor-time", action="store_true", help="count this process's work instead of the clock: busy machines"
+    subject = parser.add_mutually_exclusive_group()
+    subject.add_argument("--diffusers", action="store_true", help="a Stable Diffusion pipeline of diffusers instead")
+    parser.add_argument("--processor-time", action="store_true", help="count this process's processor time, for busy machines")
+    subject.add_argument(
+        "--webui", type=checked(address), metavar="URL", help="a running WebUI with the extension instead, through its API"
     )
-    parser.add_argument("--webui", metavar="URL", help="a running WebUI with the extension instead, through its API")
     parser.add_argument(
-        "--processor-of", type=int, metavar="PID", help="with --webui: count its process's work instead of the clock"
+        "--processor-of",
+        type=whole_number(1, 2**31 - 1),
+        metavar="PID",
+        help="with --webui: count that process's processor time",
     )
-    parser.add_argument("--checkpoint", default="", help="with --webui: as the WebUI lists it (default: the loaded one)")
-    parser.add_argument("--size", type=int, default=512, help="with --webui: width and height (default: 512)")
+    parser.add_argument(
+        "--checkpoint", type=text, default="", help="with --webui: as the WebUI lists it (default: the loaded one)"
+    )
+    parser.add_argument(
+        "--size", type=whole_number(64, 8192), default=512, help="with --webui: width and height (default: 512)"
+    )
     parser.set_defaults(run=running(_bench, Options))
 
 
@@ -51,8 +62,8 @@ class Options:
 
 
 def _bench(options: Options) -> int:
-    if options.steps < 2:
-        raise ValueError(f"--steps = {options.steps} is not an integer from 2 on")
+    if options.processor_of is not None and not options.webui:
+        raise ValueError("--processor-of needs --webui URL; --processor-time counts this process's own work")
     if options.webui:
         subject = webui(options.webui, options.checkpoint, options.steps, options.size)
     elif options.diffusers:

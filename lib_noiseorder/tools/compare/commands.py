@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+import torch
+
+from ...knobs import shown
 from ...settings import RECOMMENDED
-from ..options import running
-from ..webui_client import AUTH_VARIABLE
+from ..options import SEED, checked, number, path, running, text, whole_number
+from ..webui_client import AUTH_VARIABLE, address
 from . import prompts
 from .options import DEFAULT_FOLDER, Options
 
@@ -23,39 +25,65 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         "The same command on the same folder goes on where it was.",
     )
     source = compare.add_argument_group("what makes the pictures (one of the two)")
-    source.add_argument("--webui", nargs="+", metavar="URL", help="running WebUIs with the extension, started with --api")
-    source.add_argument("--diffusers", metavar="MODEL", help="a pipeline's folder, or its name in the local cache")
-    source.add_argument("--checkpoint", default="", help="as the WebUI lists it (default: the one that is loaded)")
+    source.add_argument(
+        "--webui", type=checked(address), nargs="+", metavar="URL", help="running WebUIs with the extension, started with --api"
+    )
+    source.add_argument("--diffusers", type=text, metavar="MODEL", help="a pipeline's folder, or its name in the local cache")
+    source.add_argument("--checkpoint", type=text, default="", help="as the WebUI lists it (default: the one that is loaded)")
     source.add_argument("--auth", metavar="USER:PASSWORD", help=f"the WebUI's --api-auth (or the variable {AUTH_VARIABLE})")
-    source.add_argument("--timeout", type=float, default=600, help="seconds to wait for a picture (default: %(default)g)")
-    source.add_argument("--device", help="for --diffusers and the scores (default: a GPU where there is one)")
-    source.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of --diffusers (default: by device)")
+    source.add_argument(
+        "--timeout", type=number(1, 1e6), default=600, help="seconds to wait for a picture (default: %(default)g)"
+    )
+    source.add_argument(
+        "--device", type=checked(_device), help="for --diffusers and the scores (default: a GPU where there is one)"
+    )
+    source.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), help="of --diffusers (default: bfloat16 on a GPU, else float32)"
+    )
 
     what = compare.add_argument_group("what is compared")
     arm_help = f"an arm; plain is always there: automatic, light, paper, NAME:knob=value,…, equal-cost:NAME (default: {_ARMS})"
     what.add_argument("--arm", action="append", metavar="ARM", help=arm_help)
     prompts_help = f"a .txt, .csv, .tsv or .jsonl file, or one of {', '.join(prompts.BUILT_IN)} (default: %(default)s)"
-    what.add_argument("--prompts", default="categories", metavar="FILE|SET", help=prompts_help)
-    what.add_argument("--pairs", type=int, help="prompt-seed pairs (default: every prompt --per-prompt times)")
-    what.add_argument("--per-prompt", type=int, default=2, help="seeds of every prompt (default: %(default)s)")
-    what.add_argument("--seed", type=int, default=1, help="decides the seeds of the pictures (default: %(default)s)")
-    what.add_argument("--negative-prompt", default="")
-    what.add_argument("--steps", type=int, help="default: 20")
-    what.add_argument("--cfg", type=float, help="default: 7; the lab's for --prompts shapes")
-    what.add_argument("--size", metavar="WxH", help="default: 512x512; the lab's for --prompts shapes")
-    what.add_argument("--sampler", default="Euler", help="of the WebUI (default: %(default)s)")
-    what.add_argument("--scheduler", default="", help="schedule type of the WebUI (default: its own)")
+    what.add_argument("--prompts", type=text, default="categories", metavar="FILE|SET", help=prompts_help)
+    what.add_argument(
+        "--pairs", type=whole_number(1, 100_000), help="prompt-seed pairs (default: every prompt --per-prompt times)"
+    )
+    what.add_argument(
+        "--per-prompt", type=whole_number(1, 1000), default=2, help="seeds of every prompt (default: %(default)s)"
+    )
+    what.add_argument("--seed", type=SEED, default=1, help="decides the seeds of the pictures (default: %(default)s)")
+    what.add_argument("--negative-prompt", type=text, default="", help="the same for every picture")
+    what.add_argument("--steps", type=whole_number(1, 1000), help="of the sampler (default: 20)")
+    what.add_argument(
+        "--cfg", type=number(0, 100), help="CFG scale (default: 7; for --prompts shapes what its checkpoint likes)"
+    )
+    what.add_argument(
+        "--size", metavar="WxH", help="of the pictures (default: 512x512; for --prompts shapes what its checkpoint draws)"
+    )
+    what.add_argument("--sampler", type=text, default="Euler", help="the WebUI's sampler (default: %(default)s)")
+    what.add_argument("--scheduler", type=text, default="", help="the WebUI's schedule type (default: the sampler's own)")
 
     results = compare.add_argument_group("results")
-    results.add_argument("--out", type=Path, help=f"the run's folder (default: {DEFAULT_FOLDER})")
-    scores_help = "by commas, each perhaps as NAME=MODEL: oracle, clipscore, pickscore, imagereward, vqascore, hpsv2, or none"
-    results.add_argument("--scores", metavar="LIST", help=f"{scores_help} (default: all that are there)")
-    results.add_argument("--report-pictures", type=int, default=200, help="pairs shown in the report (default: %(default)s)")
+    results.add_argument("--out", type=path, help=f"the folder of the comparison (default: {DEFAULT_FOLDER})")
+    scores_help = "comma-separated, NAME or NAME=MODEL: oracle, clipscore, pickscore, imagereward, vqascore, hpsv2, or none"
+    results.add_argument("--scores", metavar="LIST", help=f"{scores_help} (default: all that are installed)")
+    results.add_argument(
+        "--report-pictures", type=whole_number(0, 100_000), default=200, help="pairs shown in the report (default: %(default)s)"
+    )
     results.add_argument("--report-only", action="store_true", help="make no pictures: score and report what is in --out")
     repeat_help = "do what a run.json or results.json says once more, and say how many pictures came out the same"
-    results.add_argument("--repeat", type=Path, metavar="FILE", help=repeat_help)
+    results.add_argument("--repeat", type=path, metavar="FILE", help=repeat_help)
     results.add_argument("--quiet", action="store_true", help="no progress bar")
     compare.set_defaults(run=running(_compare, Options))
+
+
+def _device(name: str) -> str:
+    try:
+        torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"{shown(name)} is not a device such as cpu, cuda or cuda:1") from None
+    return name
 
 
 def _compare(options: Options) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ..failures import Unavailable
+from ..failures import INTERRUPTED, Unavailable
 from ..progress import Bar, duration
 from ..store import write_whole
 from ..webui_client import WebUIClient
@@ -23,8 +23,6 @@ from .options import Options, folder_of, plan_of, wanted_scores
 from .plan import Plan
 from .run import generate
 from .webui_api import WebUI
-
-_INTERRUPTED = 130
 
 
 def compare(options: Options) -> int:
@@ -51,7 +49,7 @@ def compare(options: Options) -> int:
         return 0
     except KeyboardInterrupt:
         bar.say(f"interrupted; the same command goes on from what is in {folder.path}")
-        return _INTERRUPTED
+        return INTERRUPTED
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise OSError(

@@ -80,7 +80,11 @@ class RunFolder:
         path = self.path
         if (path / "run.json").exists():
             known, self._said = read(path)
-            if difference := known.first_difference(self.plan):
+            difference = known.first_difference(self.plan)
+            if difference and process == 0 and not any(path.glob("results*.jsonl")):  # it never got as far as a picture
+                self._said = {}
+                self._write_run({})
+            elif difference:
                 raise ValueError(f"{path} holds a comparison with {difference}; take another --out for another comparison")
         elif process == 0:
             self._write_run({})

@@ -180,7 +180,7 @@ def parse(text: str) -> dict[str, str]:
     """--scores: names of METRICS by commas, each perhaps with the path or name of its model as NAME=MODEL.
 
     Raises:
-        ValueError: a name that is none.
+        ValueError: a name that is none, or no name.
     """
     wanted = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -188,6 +188,8 @@ def parse(text: str) -> dict[str, str]:
         if name not in METRICS:
             raise ValueError(f"--scores: {name!r} is not one of {', '.join(METRICS)}")
         wanted[name] = model
+    if not wanted:
+        raise ValueError(f"--scores = {text!r} names no score; none makes none")
     return wanted
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...knobs import shown
 from ...settings import RECOMMENDED
 from . import arms, prompts
 from .plan import Plan, Sampling, read
@@ -58,6 +60,8 @@ def plan_of(options: Options) -> tuple[Plan, dict[str, Any]]:
             plan = dataclasses.replace(plan, generator={**plan.generator, "model": options.diffusers})
         return plan, before
     if options.report_only:
+        if not (folder_of(options) / "run.json").is_file():
+            raise ValueError(f"--out = {folder_of(options)} is not the folder of a comparison; --report-only needs one")
         return read(folder_of(options))[0], {}
     if (options.webui is None) == (options.diffusers is None):
         raise ValueError("give either --webui URL or --diffusers MODEL")
@@ -77,21 +81,23 @@ def _sampling(options: Options) -> Sampling:
         from ..lab.formats import sd1
 
         usual = {"steps": sd1.STEPS, "cfg": sd1.GUIDANCE, "size": f"{sd1.SIZE}x{sd1.SIZE}"}
-    size = options.size or usual["size"]
-    width, _, height = size.lower().partition("x")
-    if not (width.isdecimal() and (height.isdecimal() or not height)):
-        raise ValueError(f"--size = {size!r} is not WIDTHxHEIGHT, such as 512x768")
+    size = usual["size"] if options.size is None else options.size
+    found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", size.lower(), re.ASCII)
+    if found is None:
+        raise ValueError(f"--size = {shown(size)} is not WIDTHxHEIGHT, such as 512x768")
     return Sampling(
         steps=usual["steps"] if options.steps is None else options.steps,
         cfg=usual["cfg"] if options.cfg is None else options.cfg,
-        width=int(width), height=int(height or width), sampler=options.sampler if options.webui else "",
+        width=int(found[1]), height=int(found[2] or found[1]), sampler=options.sampler if options.webui else "",
         scheduler=options.scheduler, negative_prompt=options.negative_prompt,
     )  # fmt: skip
 
 
 def folder_of(options: Options) -> Path:
-    """Where the run is kept."""
+    """Where the run is kept. Raises ValueError where that is no folder."""
     if options.out is not None:
+        if options.out.exists() and not options.out.is_dir():
+            raise ValueError(f"--out = {options.out} is not a folder")
         return options.out
     return DEFAULT_FOLDER if options.repeat is None else DEFAULT_FOLDER.with_name(f"{DEFAULT_FOLDER.name}-repeat")
 
@@ -101,6 +107,6 @@ def wanted_scores(said: str | None, plan: Plan) -> dict[str, str]:
     from .metrics import METRICS, parse
 
     if said is not None:
-        return parse("" if said == "none" else said)
+        return {} if said.strip() == "none" else parse(said)
     shapes = plan.prompts == "shapes"
     return {name: "" for name in METRICS if (name == "oracle") == shapes}

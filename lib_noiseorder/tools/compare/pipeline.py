@@ -38,6 +38,8 @@ class Pipeline:
             self._pipe = from_disk(kind, model, torch_dtype=wish).to(device)
         except Missing as missing:
             raise Refused(f"--diffusers {model}: {missing}" + (f"; {missing.command}" if missing.command else "")) from None
+        except (RuntimeError, AssertionError) as error:  # torch's words for a device that is not there
+            raise Refused(f"--diffusers {model} cannot be used on the device {device}: {_first_line(error)}") from None
         self._pipe.set_progress_bar_config(disable=True)
         scheduler = type(self._pipe.scheduler).__name__
         kinds = {"pipeline": type(self._pipe).__name__, "scheduler": scheduler}

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from .arms import Arm
+from ...knobs import shown
+from .arms import Arm, check_arms
 from .prompts import Pair
 
 _FORMAT = 1
+_NO_PLAN = "is not the run.json or results.json of a comparison"
 _LIBRARIES = ("torch", "numpy", "pillow", "diffusers", "transformers", "torchmetrics")
 
 
@@ -71,18 +73,30 @@ class Plan:
         """
         try:
             if said["format"] != _FORMAT:
-                raise ValueError(f"{name} has format {said['format']!r}, this version reads {_FORMAT}")
+                raise ValueError(f"it has format {shown(said['format'])}, this version reads {_FORMAT}")
             needed = {"webui": ("checkpoint",), "diffusers": ("model", "dtype")}[said["generator"]["kind"]]
-            return cls(
+            plan = cls(
                 {"kind": said["generator"]["kind"], **{name: str(said["generator"][name]) for name in needed}},
                 Sampling(**said["sampling"]),
                 tuple(Arm.from_dict(arm) for arm in said["arms"]),
                 tuple(Pair(**pair) for pair in said["pairs"]),
-                said["prompts"],
+                str(said["prompts"]),
                 said["seed"],
             )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{name} is not the run.json or results.json of a comparison ({error})") from None
+            check_arms(plan.arms)
+            if [pair.number for pair in plan.pairs] != list(range(len(plan.pairs))) or not plan.pairs:
+                raise ValueError("its pairs are not numbered 0, 1, 2, …")
+            if not all(isinstance(pair.prompt, str) for pair in plan.pairs):
+                raise ValueError("a prompt is no text")
+            if not all(isinstance(seed, int) for seed in (plan.seed, *(pair.seed for pair in plan.pairs))):
+                raise ValueError("a seed is no integer")
+            return plan
+        except KeyError as error:
+            raise ValueError(f"{name} {_NO_PLAN}: {error} is missing or unknown") from None
+        except (TypeError, AttributeError):
+            raise ValueError(f"{name} {_NO_PLAN}: a part of it has the wrong form") from None
+        except ValueError as error:
+            raise ValueError(f"{name} {_NO_PLAN}: {error}") from None
 
     def first_difference(self, other: Plan) -> str | None:
         """The first part in which another plan differs, as "part = this, not other"; None for equal plans."""
@@ -113,13 +127,19 @@ def read(path: Path) -> tuple[Plan, dict[str, Any]]:
     """
     file = path / "run.json" if path.is_dir() else path
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        said = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON ({error})") from None
     if not isinstance(said, dict):
-        raise ValueError(f"{file} is not the run.json or results.json of a comparison")
-    run = said.get("run", said)
-    return Plan.from_dict(run, str(file)), {**run, "pictures": said.get("pictures", [])}
+        raise ValueError(f"{file} {_NO_PLAN}")
+    run, pictures = said.get("run", said), said.get("pictures", [])
+    plan = Plan.from_dict(run, str(file))
+    known = isinstance(pictures, list) and all(
+        isinstance(one, dict) and {"pair", "arm", "sha256"} <= one.keys() for one in pictures
+    )
+    if not known or not isinstance(run.get("model", {}), dict):
+        raise ValueError(f"{file} {_NO_PLAN}: its model or its pictures have the wrong form")
+    return plan, {**run, "pictures": pictures}
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ...knobs import shown
 
 BUILT_IN = ("categories", "paper", "shapes")
 """categories: 50 of our own in the manner of DrawBench; paper: the paper's showcase; shapes: the lab's, for its checkpoints."""
@@ -81,8 +84,8 @@ def read(source: str) -> list[Prompt]:
         if source in BUILT_IN and built_in.joinpath(name).is_file():
             return _parsed(built_in.joinpath(name).read_text(encoding="utf-8"), name)
     path = Path(source)
-    if not path.exists():
-        raise PromptsError(f"--prompts {source!r} is neither a file nor one of {', '.join(BUILT_IN)}")
+    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
+        raise PromptsError(f"--prompts {shown(source)} is neither a file nor one of {', '.join(BUILT_IN)}")
     return _parsed(_text(path), str(path))
 
 
@@ -105,8 +108,8 @@ def _parsed(text: str, name: str) -> list[Prompt]:
         rows = ((number, Prompt(line)) for number, line in enumerate(text.splitlines(), 1) if _is_prompt(line))
     prompts = []
     for number, prompt in rows:
-        if "\0" in prompt.text:
-            raise PromptsError(f"{name}, line {number}: a NUL character is no text")
+        if "\0" in prompt.text or any("\ud800" <= letter <= "\udfff" for letter in prompt.text + prompt.category):
+            raise PromptsError(f"{name}, line {number}: a NUL, or half of a character, is no text")
         if not prompt.text.strip():
             raise PromptsError(f"{name}, line {number}: the prompt is empty")
         prompts.append(Prompt(prompt.text.strip(), prompt.category.strip()))
@@ -143,7 +146,7 @@ def _objects(text: str, name: str) -> Iterator[tuple[int, Prompt]]:
             continue
         try:
             value: Any = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PromptsError(f"{name}, line {number}: not JSON ({error})") from None
         if isinstance(value, str):
             yield number, Prompt(value)

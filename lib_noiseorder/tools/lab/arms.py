@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...formulas import erase, inject_calibrated
+from ...knobs import shown
 from ...ordering import order_noise
 from ...plans import SelectionPlan, extra_evaluations, noise_scale_for, plan_for
 from ...selection import select
@@ -55,7 +58,7 @@ class Arm:
             if kind == "select" and colon:
                 return _custom_selection(name, number)
             if colon and kind in _NUMBERED:
-                return _NUMBERED[kind](name, float(number))
+                return _NUMBERED[kind](name, _number(number))
         except ValueError as error:
             raise ValueError(f"arm {name!r}: {error}") from None
         known = ", ".join([*_PLAIN_NAMES, *(f"{kind}:NUMBER" for kind in _NUMBERED), "select:KNOB=VALUE;…"])
@@ -118,18 +121,36 @@ def _equal_cost(name: str) -> Arm:
 def _custom_selection(name: str, text: str) -> Arm:
     """`select:draws=4;preview_share=0.8;…`: any plan."""
     known = {"draws": int, "steps": int, "preview_share": float, "question": str, "judging_share": float, "noise_scale": float}
-    values: dict[str, float | str | None] = {}
+    optional = ("preview_share", "judging_share")
+    values: dict[str, Any] = {}
     for part in text.split(";"):
         field, _, value = part.strip().partition("=")
         if field not in known:
             raise ValueError(f"{field!r} is none of {', '.join(known)}")
-        values[field] = None if value == "none" else known[field](value)
+        values[field] = None if value == "none" and field in optional else _value(field, value, known[field])
     scale = values.pop("noise_scale", 1.0)
+    if not 0.1 <= scale <= 2:
+        raise ValueError(f"noise_scale must be from 0.1 to 2, got {scale:g}")
     missing = [name for name in ("draws", "steps", "preview_share", "question") if name not in values]
     if missing:
         raise ValueError(f"a plan needs {', '.join(missing)}, too")
     plan = SelectionPlan(**values)
     return _selection(name, lambda model: (plan, scale))
+
+
+def _number(text: str) -> float:
+    value = _value("NUMBER", text, float)
+    if not isfinite(value):
+        raise ValueError(f"NUMBER = {text!r} is not finite")
+    return value
+
+
+def _value(field: str, text: str, kind: Callable[[str], Any]) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        what = "an integer" if kind is int else "a number"
+        raise ValueError(f"{field} = {shown(text)} is not {what}") from None
 
 
 def _steps(name: str, number: float) -> Arm:
@@ -176,6 +197,9 @@ def _settings(name: str, settings: NoiseOrderSettings) -> Arm:
 
 def _random_direction(name: str, delta: float) -> Arm:
     """Control for injection: an independent random direction instead of the model's predictions."""
+
+    if abs(delta) > 2:
+        raise ValueError(f"the strength must be from -2 to 2, got {delta:g}")
 
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
         return model.sample(inject_calibrated(draw(1), draw(2), delta), prompts)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..options import running
+from ..options import SEED, check_writable, file, number, path, running, whole_number
 from ..plots import forest
 from ..progress import Bar
 from ..store import write_whole
@@ -19,10 +18,13 @@ _MODELS = ("eps", "flow", "distilled")
 _FAMILIES = ("eps", "flow")
 _CHECKPOINTS = {"shapes-sd1": "sd1_training", "shapes-flux": "flux_training"}
 """Models in other programs' formats, with the module that makes each."""
+_FROM_NOTHING = ("shapes-flux", "oracle")
 _TABLE_ARMS = (
     "plain,automatic,light,paper,equal-cost,wrong-prompt,steps:24,steps:32,scale:0.9,scale:0.8,erasure:16,"
     "random-direction:0.1,oracle:2,oracle:4"
 )
+
+_ARMS_HELP = "comma-separated ways of making the noise; an unknown one lists them all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,41 +75,41 @@ class WebUIOptions:
 
 def add_commands(subparsers: argparse._SubParsersAction) -> None:
     """Hang the lab's commands under a parser; each sets `run`, which takes the options and gives the exit status."""
-    evaluate = subparsers.add_parser("evaluate", help="paired comparison of ways of making the noise, judged by the oracle")
+    evaluate = subparsers.add_parser("evaluate", help="compare ways of making the noise on the same prompts and seeds")
     evaluate.add_argument("--model", choices=_MODELS, required=True, help="which embedded model")
-    evaluate.add_argument("--guidance", type=float, help="another guidance scale than the model's best one")
-    evaluate.add_argument("--arms", default="plain,automatic,equal-cost", help="comma-separated (default: %(default)s)")
+    evaluate.add_argument("--guidance", type=number(0, 30), help="another guidance scale than the model's best one")
+    evaluate.add_argument("--arms", default="plain,automatic,equal-cost", help=f"{_ARMS_HELP} (default: %(default)s)")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     evaluate.add_argument("--details", action="store_true", help="with --json: every figure, not only the main ones")
     evaluate.set_defaults(run=running(_evaluate, EvaluateOptions))
 
     table = subparsers.add_parser("table", help="the main table of docs/evidence.md, both models, as Markdown")
-    table.add_argument("--arms", default=_TABLE_ARMS, help="comma-separated (default: %(default)s)")
-    table.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw every arm's gain over plain with its interval, too")
+    table.add_argument("--arms", default=_TABLE_ARMS, help=f"{_ARMS_HELP} (default: %(default)s)")
+    table.add_argument("--plot", type=path, metavar="FILE.svg", help="draw every arm's gain over plain with its interval, too")
     table.set_defaults(run=running(_table, TableOptions))
 
     for parser in (evaluate, table):
-        parser.add_argument("--pairs", type=int, default=1024, help="prompt-seed pairs per arm (default: %(default)s)")
-        parser.add_argument("--seed", type=int, default=1, help="decides prompts and noises (default: %(default)s)")
+        parser.add_argument(
+            "--pairs", type=whole_number(4, 100_000), default=1024, help="prompt-seed pairs per arm (default: %(default)s)"
+        )
+        parser.add_argument("--seed", type=SEED, default=1, help="decides prompts and noises (default: %(default)s)")
         parser.add_argument("--quiet", action="store_true", help="no progress bar")
-        parser.add_argument("--resume", type=Path, metavar="FILE", help="keep finished work here, and go on from it")
+        parser.add_argument("--resume", type=path, metavar="FILE", help="keep finished work here, and go on from it")
 
     train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
-    train.add_argument("--model", choices=(*_MODELS, *_CHECKPOINTS, "oracle"), required=True)
-    train.add_argument("--minutes", type=float, default=40, help="how long (default: %(default)s)")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--start", type=Path, help="weights to go on from")
-    train.add_argument("--out", type=Path, required=True, help="the .safetensors to write")
+    train.add_argument("--model", choices=(*_MODELS, *_CHECKPOINTS, "oracle"), required=True, help="which one")
+    train.add_argument("--minutes", type=number(0.001, 100_000), default=40, help="for how long (default: %(default)s)")
+    train.add_argument("--seed", type=SEED, default=0, help="decides the first weights and the pictures (default: %(default)s)")
+    train.add_argument("--start", type=file, help="weights to go on from")
+    train.add_argument("--out", type=path, required=True, help="the .safetensors to write")
     train.set_defaults(run=running(_train, TrainOptions))
 
     webui = subparsers.add_parser("webui", help="put the checkpoint shapes-sd1 into an AUTOMATIC1111 WebUI")
-    webui.add_argument("folder", type=Path, help="the WebUI's folder")
+    webui.add_argument("folder", type=path, help="the WebUI's folder")
     webui.set_defaults(run=running(_webui, WebUIOptions))
 
 
 def _evaluate(options: EvaluateOptions) -> int:
-    if options.guidance is not None and not math.isfinite(options.guidance):
-        raise ValueError(f"--guidance = {options.guidance} is not a number")
     figures = _run(options, options.model, options.guidance)
     if options.json:
         print(json.dumps({"arms": {name: _main(figure, options.details) for name, figure in figures.items()}}))
@@ -117,8 +119,8 @@ def _evaluate(options: EvaluateOptions) -> int:
 
 
 def _table(options: TableOptions) -> int:
-    if options.plot is not None and (options.plot.suffix != ".svg" or options.plot.is_dir()):
-        raise ValueError(f"--plot = {options.plot} is no file that ends in .svg")
+    if options.plot is not None:
+        check_writable("--plot", options.plot, ".svg")
     rows = []
     for family in _FAMILIES:
         figures = _run(options, family)
@@ -136,9 +138,10 @@ def _table(options: TableOptions) -> int:
 
 def _train(options: TrainOptions) -> int:
     log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    check_writable("--out", options.out)
+    if options.start is not None and options.model in _FROM_NOTHING:
+        raise ValueError(f"--start = {options.start}: {options.model} is always trained from nothing")
     if options.model in _CHECKPOINTS:
-        if options.start is not None and options.model == "shapes-flux":
-            raise ValueError(f"--start = {options.start}: {options.model} is made from nothing")
         recipe = importlib.import_module(f".formats.{_CHECKPOINTS[options.model]}", __package__)
         start = {} if options.start is None else {"start": options.start}
         recipe.train(options.minutes, options.seed, options.out, log, **start)
@@ -166,6 +169,10 @@ def _run(options: RunOptions, family: str, guidance: float | None = None):
     from .evaluation import evaluate
 
     arms = [Arm.named(name.strip()) for name in options.arms.split(",") if name.strip()]
+    if not arms:
+        raise ValueError(f"--arms = {options.arms!r} names no arm; plain is one")
+    if options.resume is not None:
+        check_writable("--resume", options.resume)
     names = list(dict.fromkeys(["plain", *(arm.name for arm in arms)]))
     bar = Bar(family, options.quiet)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import torch
-from safetensors.torch import load
 from torch import Tensor
 
 from ...model import NoiseLevel, clean
 from .network import ShapesNet
+from .packaged import packaged_tensors
 from .world import NO_PROMPT, Prompt, to_tokens
 
 STEPS = 16
@@ -39,7 +37,7 @@ class LabModel:
         self.guidance = GUIDANCE[name] if guidance is None else guidance
         self.device = torch.device(device)
         self.evaluations = 0
-        weights = load(files(__package__).joinpath(f"weights/{name}.safetensors").read_bytes())
+        weights = packaged_tensors(f"{name}.safetensors")
         self.net = ShapesNet()
         self.net.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
         self.net.eval().requires_grad_(False).to(self.device)

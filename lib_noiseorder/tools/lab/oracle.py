@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .packaged import packaged
+from .packaged import packaged_tensors
 from .world import COLOURS, MEAN, SHAPES, STD, Prompt, Thing
 
 _NOTHING = len(COLOURS) * len(SHAPES)
@@ -70,7 +69,7 @@ class Oracle:
 
     def __init__(self) -> None:
         self.detector = Detector()
-        self.detector.load_state_dict(load(packaged("oracle.safetensors")))
+        self.detector.load_state_dict(packaged_tensors("oracle.safetensors"))
         self.detector.eval()
 
     @torch.no_grad()

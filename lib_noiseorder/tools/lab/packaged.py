@@ -15,6 +15,14 @@ def packaged(name: str) -> bytes:
     return files(__package__).joinpath("weights", name).read_bytes()
 
 
+def packaged_tensors(name: str) -> dict[str, Tensor]:
+    """The tensors of a .safetensors in the folder `weights`. Raises OSError where it is damaged or missing."""
+    try:
+        return load(packaged(name))
+    except SafetensorError as error:
+        raise OSError(f"the packaged weights {name} are damaged ({error}); install Noise Order again") from None
+
+
 def tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors by name.
 

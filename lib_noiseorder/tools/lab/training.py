@@ -57,8 +57,8 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
     if start is not None:
         try:
             net.load_state_dict({name: tensor.float() for name, tensor in tensors(start).items()})
-        except RuntimeError as error:
-            raise ValueError(f"{start} does not hold weights of this network: {error}") from None
+        except RuntimeError:
+            raise ValueError(f"{start} does not hold the weights of this network") from None
     elif family == "distilled":
         net.load_state_dict(LabModel("flow").net.state_dict())
     average.load_state_dict(net.state_dict())

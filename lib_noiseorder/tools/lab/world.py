@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...knobs import shown
+
 SIZE = 24
 """Pictures are SIZE×SIZE RGB."""
 COLOURS = ("red", "green", "blue", "yellow")
@@ -66,7 +68,7 @@ class Prompt:
         if one:
             return Prompt(one[1], one[2])
         raise ValueError(
-            f"the embedded model cannot draw {text!r}. It knows 'COLOUR SHAPE', 'two|three COLOUR SHAPEs' and "
+            f"the embedded model cannot draw {shown(text)}. It knows 'COLOUR SHAPE', 'two|three COLOUR SHAPEs' and "
             f"'COLOUR SHAPE RELATION COLOUR SHAPE' (two different things), with colours {', '.join(COLOURS)}; "
             f"shapes {', '.join(SHAPES)}; relations {', '.join(RELATIONS)}"
         )

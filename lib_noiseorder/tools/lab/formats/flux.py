@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ...store import whole_file
 from .. import world
-from ..packaged import packaged, tensors
+from ..packaged import packaged_tensors, tensors
 from . import sd1
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class ShapesFlux:
     @staticmethod
     def load(path: Path | None = None) -> ShapesFlux:
         """The trained modules in float32, ready to use. Errors as in `shapes_flux_pipeline`."""
-        state = tensors(path) if path else load(packaged("shapes-flux.safetensors"))
+        state = tensors(path) if path else packaged_tensors("shapes-flux.safetensors")
         model = ShapesFlux.untrained()
         named = model._named()
         wrong = [name for name in named if name not in state or state[name].shape != named[name].shape]

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...store import whole_file
 from .. import world
 from ..model import alpha_bar
-from ..packaged import packaged, tensors
+from ..packaged import packaged, packaged_tensors, tensors
 from ..world import Prompt, Thing
 from .ldm_names import text_name, unet_name, vae_name
 
@@ -192,7 +192,11 @@ class ShapesSD1:
     def load(path: Path | None = None) -> ShapesSD1:
         """The trained modules in float32, ready to use; from an ldm-format file (default: the packaged weights)."""
         model = ShapesSD1.untrained()
-        model.load_ldm(tensors(path) if path else load(packaged("shapes-sd1.safetensors")))
+        state = tensors(path) if path else packaged_tensors("shapes-sd1.safetensors")
+        try:
+            model.load_ldm(state)
+        except ValueError as error:
+            raise ValueError(f"{path or 'the packaged file'} is {error}") from None
         for module in (model.text, model.unet, model.vae):
             module.eval().requires_grad_(False)
         return model
