@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lib_noiseorder import KNOBS, NoiseOrderSettings
+from lib_noiseorder.infotexts import parameters
 
 from .client import Refused, difference, encoded, noise_order
 from .real import HOSTS, checkpoints, folder, grey_picture
@@ -181,6 +182,30 @@ def test_the_paper_preset(host):
     paper = host.txt2img(**noise_order(preset="Paper"))
     literal = host.txt2img(**noise_order(injection="literal"))
     assert difference(paper, literal) == 0 and paper["Noise Order"] == "Paper"
+
+
+@pytest.mark.path("txt2img")
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        ([True], {"": "Automatic"}),
+        ([True, "Light"], {"": "Light"}),
+        ([True, "Custom"], {"": "Custom"}),
+        ([True, "Custom", 4, 0.2], {"": "Custom", " strength": "0.2"}),
+        ([{"enabled": True}], {"": "Automatic"}),
+        ([{"preset": "Light"}], {"": "Light"}),
+        ([{"extra_cost": 1}], {"": "Automatic", " extra cost": "1.0"}),
+        ([{"strength": 0.2}], {"": "Custom", " strength": "0.2"}),
+        ([{}], {}),
+        ([False], {}),
+    ],
+    ids=str,
+)
+def test_one_default_and_an_infotext_of_what_counts(host, args, said):
+    result = host.txt2img(**{"alwayson_scripts": {"Noise Order": {"args": args}}})
+    found = {key.removeprefix("Noise Order"): value for key, value in parameters(result.infotexts[0]).items() if "Noise" in key}
+    results = {key: found.pop(key) for key in (" evaluations", " chosen", " skipped") if key in found}
+    assert found == said and (" evaluations" in results) == bool(said)
 
 
 @pytest.mark.path("API: bad settings are refused")
