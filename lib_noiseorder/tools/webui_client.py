@@ -75,7 +75,10 @@ class WebUIClient:
         try:
             info = json.loads(answer["info"])
             encoded = answer["images"][info.get("index_of_first_image", 0)]
-            return Answer(base64.b64decode(encoded.split(",")[-1]), info["infotexts"][0], info)
+            infotext = info["infotexts"][0]
+            if not isinstance(infotext, str):
+                raise TypeError("its infotext is no text")
+            return Answer(base64.b64decode(encoded.split(",")[-1]), infotext, info)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise self.without_picture(error) from None
 
@@ -91,10 +94,10 @@ class WebUIClient:
             with urllib.request.urlopen(request, timeout=self._seconds) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            raise self._failure(error.code, error.read().decode(errors="replace")) from None
+            raise self._failure(error.code, _body(error)) from None
         except urllib.error.URLError as error:
             raise Unavailable(f"{self.url} cannot be reached: {error.reason}") from None
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, HTTPException, ValueError, RecursionError) as error:
             raise Unavailable(f"{self.url} broke off: {type(error).__name__} {error}".rstrip()) from None
 
     def _failure(self, status: int, body: str) -> OSError:
@@ -105,3 +108,11 @@ class WebUIClient:
             return Refused(f"{self.url} has no API (404); start the WebUI with --api")
         kind = Unavailable if status >= 500 or status in _BUSY else Refused
         return kind(f"{self.url} answered {status}: {body[:300]}")
+
+
+def _body(error: urllib.error.HTTPError) -> str:
+    """What came with a failure, in one line; what broke off is missed."""
+    try:
+        return " ".join(error.read().decode(errors="replace").split())
+    except (OSError, HTTPException):
+        return ""

@@ -171,6 +171,19 @@ def test_a_file_that_cannot_be_repeated_is_told(content, tmp_path, capsys):
     assert str(path) in printed and "is not " in printed and len(printed.splitlines()) == 1
 
 
+def test_a_damaged_folder_is_told(tmp_path, capsys):
+    (tmp_path / "run.json").write_text(json.dumps(PLAN))
+    (tmp_path / "a.png").write_text("no picture")
+    said = {"sha256": "", "steps": 20, "evaluations_per_step": 2, "extra_evaluations": 0, "seconds": 1, "skipped": ""}
+    lines = [
+        {"pair": pair, "arm": arm, "file": "a.png", "infotext": "", "host": "", **said}
+        for pair, arm in ((0, "plain"), ("a", []))
+    ]
+    (tmp_path / "results.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert main(["compare", "--report-only", "--quiet", "--out", str(tmp_path), "--scores", "none"]) == 1
+    assert "cannot identify image file" in capsys.readouterr().err
+
+
 def test_an_interrupt_ends_with_a_line(capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt

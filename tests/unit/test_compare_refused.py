@@ -6,6 +6,7 @@ import pytest
 
 from lib_noiseorder.tools import store
 from lib_noiseorder.tools.compare import folder, run
+from lib_noiseorder.tools.webui_client import WebUIClient
 from tests.hosts.small_webui import SmallWebUI
 from tests.unit.comparisons import compare, lines, results
 
@@ -61,6 +62,18 @@ def test_addresses_that_are_none(tmp_path, capsys, url):
     assert compare(url, out=tmp_path) == 2
     told = capsys.readouterr().err
     assert "--webui" in told and "secret" not in told
+
+
+@pytest.mark.parametrize("answer", [[], {"txt2img": 5}, {"txt2img": ["noise order"]}])
+def test_an_address_of_something_else(tmp_path, capsys, monkeypatch, answer):
+    monkeypatch.setattr(WebUIClient, "ask", lambda *_: answer)
+    assert compare("http://127.0.0.1:9", out=tmp_path, more=("--checkpoint", "a")) == 1
+    assert "http://127.0.0.1:9 is no WebUI: its list of " in capsys.readouterr().err
+
+
+def test_a_folder_without_pictures_takes_another_comparison(webui, tmp_path):
+    assert compare("http://127.0.0.1:9", out=tmp_path, pairs=8) == 1
+    assert compare(webui, out=tmp_path, pairs=4) == 0
 
 
 def test_an_unreachable_webui(tmp_path, capsys):

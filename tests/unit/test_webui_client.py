@@ -29,6 +29,9 @@ def test_a_picture_comes_with_its_infotext():
         ((200, b"[]"), Unavailable, "without a picture"),
         ((200, {"images": ["\u00e4"], "info": '{"infotexts": ["x"]}'}), Unavailable, "without a picture"),
         ((200, {"images": [], "info": "[]"}), Unavailable, "without a picture"),
+        ((200, {"images": [""], "info": '{"infotexts": [5]}'}), Unavailable, "without a picture"),
+        ((200, b"[" * 100_000), Unavailable, "broke off"),
+        ((502, b"<html>\n<body>\n Bad gateway"), Unavailable, "answered 502: <html> <body> Bad gateway"),
     ],
 )
 def test_failures(trouble, error, says):

@@ -136,8 +136,8 @@ class RunFolder:
         return store.Kept(self.path / "scores.jsonl", "metric", "key")
 
     def run(self) -> dict[str, Any]:
-        """What run.json says."""
-        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        """What run.json says, with what it leaves to defaults."""
+        return json.loads((self.path / "run.json").read_text(encoding="utf-8-sig")) | self.plan.to_dict()
 
     def reload(self) -> None:
         """Learn what other processes have finished meanwhile."""
@@ -152,9 +152,10 @@ class RunFolder:
             for line in store.lines(path):
                 try:
                     record = Record(**line)
+                    finished = record.arm in arms and 0 <= record.pair < count and (self.path / record.file).is_file()
                 except TypeError:
                     continue
-                if record.arm in arms and record.pair < count and (self.path / record.file).is_file():
+                if finished:
                     yield record
 
     def _write_run(self, more: dict[str, Any]) -> None:

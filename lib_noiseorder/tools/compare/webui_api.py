@@ -41,12 +41,14 @@ class WebUI:
             Refused: a wrong password, no extension, an unknown checkpoint.
         """
         scripts = self._client.ask("scripts")
-        if not isinstance(scripts, dict):
+        if not isinstance(scripts, dict) or not isinstance(scripts.get("txt2img", []), list):
             raise Refused(f"{self.name} is no WebUI: its list of scripts is none")
         if INFOTEXT_PREFIX.lower() not in [str(script).lower() for script in scripts.get("txt2img", [])]:
             raise Refused(f"{self.name} does not have the extension {INFOTEXT_PREFIX}")
         if self.checkpoint:
             known = self._client.ask("sd-models")
+            if not (isinstance(known, list) and all(isinstance(model, dict) for model in known)):
+                raise Refused(f"{self.name} is no WebUI: its list of checkpoints is none")
             model = next((model for model in known if self.checkpoint in _names(model)), None)
             if model is None:
                 there = ", ".join(str(model.get("model_name")) for model in known[:20])
