@@ -1,6 +1,7 @@
-"""Takes the pictures of the panel that the documents show: python -m tests.browser.screenshots [A1111|FORGE …]
+"""Takes the pictures that the documents show: python -m tests.browser.screenshots [A1111|FORGE|REPORT.html …]
 
-Uses the same environment variables as the tests. Pictures land in docs/, with a palette of their own to keep them small.
+Of a WebUI the panel, of a page that `noiseorder compare` has written its top. Uses the same environment variables as the tests.
+Pictures land in docs/, with a palette of their own to keep them small.
 docs/screenshots.json records the panel that was photographed; tests/hosts/test_screenshots.py fails once it is another one.
 """
 
@@ -71,13 +72,23 @@ def shoot(browser, name: str) -> None:
         server.stop()
 
 
+def shoot_report(browser, path: Path) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 1750})
+    page.goto(path.resolve().as_uri())
+    save(page.screenshot(), "compare-report.png")
+    page.close()
+
+
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=CHROMIUM_FLAGS)
         for name in sys.argv[1:] or [name for name in HOSTS if folder(name)]:
-            shoot(browser, name)
+            if name.endswith(".html"):
+                shoot_report(browser, Path(name))
+            else:
+                shoot(browser, name)
 
 
 if __name__ == "__main__":

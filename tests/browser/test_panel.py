@@ -215,7 +215,7 @@ def test_a_noise_is_used_again_with_its_seed_and_chosen_anew(tab):
     tab.part("use").click()
     tab.says("message", re.compile("nothing is compared again"))
     assert tab.read("chosen") == f"{seed}:{draw}" and tab.host("seed").locator("input").first.input_value() == seed
-    tab.says("cost", re.compile("^The noise is named: no extra cost"))
+    tab.says("cost", re.compile("^A noise is kept for this seed: no extra cost"))
     tab.part("forget").click()
     tab.says("cost", re.compile("^Compares"))
     assert tab.read("chosen") == ""
@@ -257,7 +257,7 @@ def test_a_choice_is_pasted_announced_replayed_and_forgotten(tab, open_page):
     seed = int(re.search(r"Seed: (\d+)", infotext)[1])
     assert re.fullmatch(rf"{seed}:\d+", fresh.read("chosen"))
     if tab.name == "txt2img":
-        fresh.says("cost", re.compile("^The noise is named: no extra cost"))
+        fresh.says("cost", re.compile("^A noise is kept for this seed: no extra cost"))
         fresh.generate(seed)
         fresh.says("outcome", re.compile(f"^Last time: {kept}, 0 more evaluations"))
     fresh.part("forget").click()

@@ -147,7 +147,7 @@ def test_a_broken_preset_file_does_not_stop_the_panel_and_is_told_there(host, tm
     (tmp_path / "presets.json").write_text("{")
     with gradio.Blocks():
         panel = Panel("txt2img", saved=SavedPresets(tmp_path / "presets.json"))
-    assert "set aside as presets.broken-1.json" in panel._message.value
+    assert "is kept as presets.broken-1.json" in panel._message.value
 
 
 def test_one_line_says_what_happened(host):

@@ -94,7 +94,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, family: str | None, seco
     """
     nothing_asked = settings.selection == "off" and settings.strength == 0
     if nothing_asked and not settings.chosen and settings.erasure_samples == settings.noise_scale == 1:
-        return "These settings leave the noise as it is.", True
+        return "These settings leave the noise as it is: the picture is the plain one.", True
     if settings.selection != "off" and settings.selection_draws == 1:
         return "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more.", True
     costs = [_cost(settings, page.first, one, page.seeds) for one in ([family] if family else FAMILIES)]
@@ -104,7 +104,9 @@ def cost_line(settings: NoiseOrderSettings, page: Page, family: str | None, seco
         return f"With {few}, an extra cost of {settings.extra_cost:g} is too little to compare noises. None are compared.", True
     copies = ". The pictures without it double the time" if settings.compare_with_off and not page.script else ""
     if extra[1] == 0:
-        return ("The noise is named: no extra cost" if noises[1] == 0 and settings.chosen else "No extra cost") + copies, False
+        return (
+            "A noise is kept for this seed: no extra cost" if noises[1] == 0 and settings.chosen else "No extra cost"
+        ) + copies, False
     parts = []
     if noises[1] > 1:
         parts.append(f"compares {_between(*noises)} noises")

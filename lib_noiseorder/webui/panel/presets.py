@@ -46,7 +46,7 @@ class SavedPresets:
         aside = sorted(path.name for path in self._path.parent.glob("presets.broken-*.json"))
         if not aside:
             return ""
-        return f"{self._path.name} was no file of presets and is set aside as {', '.join(aside)}; delete it, or put it right."
+        return f"{self._path.name} could not be read and is kept as {', '.join(aside)}; repair it or delete it."
 
     def load(self, name: str) -> NoiseOrderSettings:
         """The settings saved under a name.
