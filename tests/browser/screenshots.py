@@ -54,7 +54,7 @@ def shoot(browser, name: str) -> None:
             tab.generate()
             page.wait_for_timeout(2500)
             save(tab.panel.screenshot(), f"panel-{name.lower()}-{what}.png")
-            if what == "light":
+            if what == "light" and name == "A1111":  # a trained checkpoint's; random ones show nothing
                 sheet = page.locator("#txt2img_gallery img").last.get_attribute("src")
                 fetched = page.evaluate(
                     """async (address) => {
@@ -64,6 +64,7 @@ def shoot(browser, name: str) -> None:
                     sheet,
                 )
                 save(base64.b64decode(fetched), f"sheet-{name.lower()}.png")
+            if what == "light":
                 tab.set("preset", "Paper")
                 page.wait_for_timeout(1500)
                 save(tab.part("formulas").screenshot(), f"panel-{name.lower()}-formulas.png")
