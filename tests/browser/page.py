@@ -37,6 +37,7 @@ def started(name: str, data: Path, with_extension: bool) -> Server:
     finally:
         os.environ.pop(variable) if before is None else os.environ.update({variable: before})
     server.post("/sdapi/v1/options", {"sd_model_checkpoint": checkpoints(name)[0]})
+    server.post("/sdapi/v1/txt2img", {"steps": 1, "width": 64, "height": 64})  # Forge and Neo load it with the first picture
     return server
 
 
@@ -103,7 +104,7 @@ class Tab:
 
     def choose(self, holder, value: str):
         holder.locator("input").first.click()
-        self.page.locator(f'ul.options li[aria-label="{value}"], ul.options [data-value="{value}"]').first.click()
+        self.page.locator(f'ul.options li[aria-label="{value}" i], ul.options [data-value="{value}" i]').first.click()
         self.page.wait_for_timeout(400)
 
     def says(self, line: str, pattern) -> str:

@@ -89,7 +89,8 @@ class Server(ServerProcess):
             also: further extension folders.
         """
         self.name, self.path = name, folder(name)
-        (data / "extensions").mkdir(parents=True)
+        for needed in ("extensions", "tmp"):  # Neo saves pictures in tmp without making it
+            (data / needed).mkdir(parents=True)
         for extension in (REPOSITORY / "tests/hosts/counter", *also):
             (data / "extensions" / extension.name).symlink_to(extension)
         if with_extension:  # under one name whatever the checkout's folder is called: hosts go by the names' order

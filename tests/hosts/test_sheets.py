@@ -195,3 +195,10 @@ def test_a_sheet_has_its_frame_around_the_framed_picture_only_and_fits_its_words
     assert rows.min() > sheet.height / 2, "the second of the second row"
     widths = [draw_sheet("", [Part("", pictures[:count])], ImageFont.load_default).width for count in (1, 5, 6)]
     assert widths == [16 + columns * (256 + 16) for columns in (1, 5, 3)]
+
+
+def test_the_folder_of_unsaved_pictures_is_there(host, tmp_path, monkeypatch):
+    """Forge Neo names one that it does not make, and loses the whole gallery."""
+    monkeypatch.setattr(host.shared.opts, "temp_dir", str(tmp_path / "tmp"), raising=False)
+    host.txt2img(steps=20, **noise_order(preset="Automatic", show_injected=True))
+    assert (tmp_path / "tmp").is_dir()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from modules import images
+from modules.shared import opts
 from torch import Tensor
 
 from ...formulas import KeyTimestep
@@ -111,6 +113,9 @@ def add_sheets(batches: Sequence[tuple[list[int], list[Shown]]], processed: Any)
 
     The text has no colon, so that nothing in it is a parameter to whoever pastes it.
     """
+    folder = getattr(opts, "temp_dir", "")
+    if folder:  # where the hosts put pictures that they do not save; Neo does not make it, and would show none at all
+        os.makedirs(folder, exist_ok=True)
     for seeds, runs in batches:
         for row, seed in enumerate(seeds):
             parts = [part for run in runs if row < run.rows() for part in run.parts(row)]
