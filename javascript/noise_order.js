@@ -6,7 +6,7 @@
     const TABS = ["txt2img", "img2img"];
     const PREFIX = "Noise Order: ", TROUBLE = "⚠"; // as lib_noiseorder/webui/job/outcome.py writes them
     const EVERY_MS = 400; // pasting and presets set values without an event that bubbles, so look now and then
-    const LOADING_MS = 3000;
+    const LOADING_MS = [3000, 15000, 60000]; // how long a checkpoint may take to load
     const HIDDEN = "noise-order-hidden";
 
     const element = (id) => document.getElementById(id) || gradioApp().querySelector(`#${id}`);
@@ -150,14 +150,22 @@
         return before !== undefined && before !== value;
     }
 
+    function fill(id, value) {
+        const input = field(element(id));
+        if (!input || value === undefined) return;
+        input.value = value;
+        input.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+
     // The text below the picture that is shown; its seed is kept, too, so that "Use this noise again" makes it again.
     function shownInfotext(tab) {
         const shown = element(`html_info_${tab}`), infotext = shown ? shown.innerText.trim() : "";
-        const seed = /(?:^|, )Seed: (\d+)/m.exec(infotext), input = field(element(`${tab}_seed`));
-        if (seed && input) {
-            input.value = seed[1];
-            input.dispatchEvent(new Event("input", {bubbles: true}));
-        }
+        const said = (key) => (new RegExp(`(?:^|, )${key}: ([\\d.]+)`, "m").exec(infotext) || [])[1];
+        const varied = said("Variation seed"), extra = field(element(`${tab}_subseed_show`));
+        if (varied && extra && !extra.checked) extra.click();
+        fill(`${tab}_seed`, said("Seed"));
+        fill(`${tab}_subseed`, varied);
+        fill(`${tab}_subseed_strength`, said("Variation seed strength"));
         return infotext;
     }
 
@@ -171,7 +179,7 @@
             if ((open && !last[`${tab} open`]) || made) click(tab, "refresh"); // a closed panel asks the server nothing
             if (open && (!last[`${tab} open`] || made)) last[`${tab} asked`] = undefined;
             last[`${tab} open`] = open;
-            if (checkpoint) setTimeout(() => { last[`${tab} asked`] = undefined; }, LOADING_MS);
+            if (checkpoint) for (const ms of LOADING_MS) setTimeout(() => { last[`${tab} asked`] = undefined; }, ms);
             if (!open) continue;
             const asks = page(tab) + settings(tab);
             if (last[`${tab} asked`] !== asks) {

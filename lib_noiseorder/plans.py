@@ -113,8 +113,7 @@ CHEAPEST: Mapping[str, SelectionPlan] = {
     "eps": SelectionPlan(draws=2, steps=1, preview_share=None, question="response"),
     "flow": SelectionPlan(draws=2, steps=1, preview_share=None, question="cond_error", judging_share=0.5),
 }
-"""Where the extra cost buys nothing of the above: three evaluations, or four where a host cannot reuse an answer that was
-asked with the prompt only."""
+"""Where the extra cost buys nothing of the above."""
 _NOISE_SCALE: Mapping[str, float] = {"eps": 1.0, "flow": 0.95}
 
 
@@ -160,7 +159,7 @@ def plan_for(
     for plan in (plans[family] for plans in plans):
         if guidance == 1 and plan.question == "cond_uncond_distance":
             plan = replace(plan, question="cond_error")
-        followed = max(1, round(plan.steps * steps / PLANNED_FOR))
+        followed = max(1, round(plan.steps * steps / PLANNED_FOR)) if plan.steps > 1 else 1
         if draws:
             return replace(plan, draws=draws, steps=followed)
         bought = next((n for n in range(MOST_DRAWS, 2, -1) if affordable(replace(plan, draws=n), PLANNED_FOR, True)), 2)

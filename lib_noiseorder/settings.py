@@ -195,11 +195,19 @@ class NoiseOrderSettings:
         Raises:
             SettingsError: as `from_dict`.
         """
-        kept = self.named()
-        decided = PRESETS[self.preset]
-        turns_to_custom = self.preset != CUSTOM and any(name in KNOB and KNOB[name].group == FORMULAS for name in values)
-        if "preset" in values or turns_to_custom or any(decided.get(name, value) != value for name, value in values.items()):
-            kept = {name: value for name, value in kept.items() if name != "preset" and KNOB[name].group != FORMULAS}
+        kept, shown = self.named(), self.to_form()
+        preset = KNOB["preset"].checked(values["preset"]) if "preset" in values else None
+        formulas = [name for name in values if name in KNOB and KNOB[name].group == FORMULAS]
+        uses_none = self.preset in (RECOMMENDED, LIGHT)
+        if preset == CUSTOM:  # takes what is there
+            kept = shown
+        elif preset:
+            decided = {*PRESETS[self.preset], *PRESETS[preset], *(knob.name for knob in KNOBS if knob.group == FORMULAS)}
+            kept = {name: value for name, value in kept.items() if name not in decided}
+        elif self.preset != CUSTOM and any(uses_none or values[name] != getattr(self, name) for name in formulas):
+            kept = {**shown, "preset": CUSTOM}
+        elif any(PRESETS[self.preset].get(name, value) != value for name, value in values.items()):
+            kept.pop("preset")
         return self.from_dict({**kept, **values})
 
     def named(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from ..ordering import order_noise
 from ..report import OrderedNoise, Report, in_one_line
 from ..settings import (
     INFOTEXT_PREFIX,
+    KNOB,
     KNOBS,
     Knob,
     NoiseOrderSettings,
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class NoiseOrderNode:
-    """Inputs made from the table of knobs, at first with the recommended preset's values.
+    """Inputs made from the table of knobs, at first with its defaults.
 
     A node cannot tell an input that was left alone from one that was set to its default: under a preset an input at its
     default follows the preset, any other value that contradicts it is refused. Under Custom all inputs count.
@@ -57,7 +58,11 @@ class NoiseOrderNode:
     def VALIDATE_INPUTS(cls, **values: Any) -> bool | str:
         """Whether a graph may be queued: True, or the message that names field, value and range."""
         try:
-            node_settings({name: value for name, value in values.items() if name != "model" and value is not None})
+            known = {name: value for name, value in values.items() if name in KNOB and value is not None}
+            if len(known) == len(values.keys() & KNOB.keys()):
+                node_settings(known)
+            for name, value in known.items():  # some are linked, and not known before the graph runs
+                KNOB[name].checked(value)
         except SettingsError as error:
             return str(error)
         return True

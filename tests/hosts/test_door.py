@@ -1,5 +1,6 @@
 """The script as a WebUI loads it, and its panel."""
 
+import json
 import re
 
 import gradio
@@ -89,13 +90,15 @@ def shown(panel, name):
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_choosing_a_preset_shows_its_values(panel, name):
-    values, _ = shown(panel, name)
-    page = {knob.name: knob.default for knob in KNOBS} | values
-    assert values["preset"] == name and NoiseOrderSettings.from_form(page | {"enabled": True}) == NoiseOrderSettings(
-        preset=name
-    )
+def test_choosing_a_built_in_preset_sets_its_values_in_the_page_itself(panel, name):
+    (choose,) = [f for f in panel.page.fns.values() if f.fn is None and f.targets[0] == (panel._menu._id, "input")]
+    table = json.loads(re.search(r"\(({.*})\)\[menu\]", choose.js)[1])
+    of = {control._id: knob_name for knob_name, control in panel.by_name.items()}
+    values = {of[c._id]: value for c, value in zip(choose.outputs, table[name]) if value is not None}
+    page = {knob.name: knob.default for knob in KNOBS} | values | {"enabled": True}
+    assert values["preset"] == name and NoiseOrderSettings.from_form(page) == NoiseOrderSettings(preset=name)
     assert ("strength" in values) == (name != "Custom"), "Custom takes what is there"
+    assert shown(panel, name)[0] == {}, "and the server nothing more"
 
 
 def test_touching_a_formula_makes_the_preset_custom_without_asking_the_server(panel):
@@ -119,10 +122,11 @@ def test_presets_are_saved_shown_and_deleted(panel):
     values, _ = shown(panel, "mine")
     assert values["strength"] == 0.3 and values["preset"] == "Custom" and "enabled" not in values
     menu, *decided, message = panel._refreshed("Custom", "mine")
-    assert menu["value"] == "mine" and not any("value" in one for one in [*decided, message])
-    preset, menu, message = panel._deleted("mine")
-    assert preset == "Custom" and menu["choices"] == list(PRESETS) and "Deleted" in message
-    assert panel._refreshed("Paper", "mine")[0]["value"] == "Paper"
+    assert "value" not in menu and not any("value" in one for one in [*decided, message])
+    menu, message = panel._deleted("mine", "Automatic")
+    assert menu["value"] == "Automatic" and menu["choices"] == list(PRESETS) and "Deleted" in message
+    menu, *decided, _ = panel._refreshed("Automatic", "mine")  # deleted in another page
+    assert menu["value"] == "Automatic" and not any("value" in one for one in decided)
     menu, *decided, _ = panel._refreshed("Paper", "Automatic")  # what a page has kept as its defaults
     assert menu["value"] == "Paper" and "literal" in [one["value"] for one in decided]
     assert "there is no preset" in shown(panel, "mine")[1]
@@ -136,8 +140,8 @@ def test_what_cannot_be_saved_or_deleted_is_told_and_escaped(panel):
     assert "Not saved: &#x27;paper&#x27; is built in" in panel._saved_as("paper", *controls)[2]
     controls[2] = 9
     assert "strength = 9 is not" in panel._saved_as("mine", *controls)[2]
-    assert "Not deleted" in panel._deleted("Paper")[2]
-    assert "<script>" not in panel._deleted("<script>")[2]
+    assert "Not deleted" in panel._deleted("Paper", "Paper")[1]
+    assert "<script>" not in panel._deleted("<script>", "Custom")[1]
 
 
 def test_a_broken_preset_file_does_not_stop_the_panel_and_is_told_there(host, tmp_path):

@@ -302,6 +302,9 @@ def test_a_higher_cost_buys_more_noises_and_nothing_costs_nothing():
 
 def test_a_plan_follows_the_same_share_of_the_steps():
     assert [plan_for("flow", 3.0, steps=steps).steps for steps in (16, 32, 64)] == [4, 8, 16]
+    only_the_first = [plan_for("eps", 7.0, steps=steps).steps for steps in (16, 30, 50, 150)]
+    only_the_first += [plan_for("flow", 7.0, steps=steps, takes_euler_steps=False).steps for steps in (30, 150)]
+    assert only_the_first == [1] * 6
 
 
 def test_few_steps_compare_as_many_noises_as_the_cost_limit_allows():

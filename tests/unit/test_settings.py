@@ -174,6 +174,13 @@ def test_turning_a_knob_that_the_preset_decides_makes_it_custom():
     assert automatic.changed(hires_pass=True, selection_draws=3).preset == "Automatic"
     assert NoiseOrderSettings(strength=0.5, erasure_samples=2).changed(preset="Paper") == NoiseOrderSettings(preset="Paper")
     assert NoiseOrderSettings(preset="Light").changed(extra_cost=0.3) == NoiseOrderSettings(extra_cost=0.3)
+    assert NoiseOrderSettings(strength=0.5).changed(preset="Custom") == NoiseOrderSettings(strength=0.5)
+    dearer = NoiseOrderSettings(extra_cost=0.8)
+    assert dearer.changed(preset="Light") == NoiseOrderSettings(preset="Light")
+    assert dearer.changed(preset="Automatic") == dearer
+    assert NoiseOrderSettings(preset="Light").changed(preset="Automatic") == NoiseOrderSettings(preset="Automatic")
+    paper = NoiseOrderSettings(preset="Paper")
+    assert paper.changed(strength=0.1) == paper and paper.changed(strength=0.2).injection == "literal"
     for bad in ({"preset": "Magic"}, {"strength": 9}, {"strenght": 1}, {"preset": "Paper", "noise_scale": 0.9}):
         with pytest.raises(SettingsError):
             automatic.changed(**bad)

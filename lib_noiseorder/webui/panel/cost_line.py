@@ -95,7 +95,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, family: str | None, seco
     nothing_asked = settings.selection == "off" and settings.strength == 0
     if nothing_asked and not settings.chosen and settings.erasure_samples == settings.noise_scale == 1:
         return "These settings leave the noise as it is: the picture is the plain one.", True
-    if settings.selection != "off" and settings.selection_draws == 1:
+    if settings.selection != "off" and settings.selection_draws == 1 and not _all_named(settings, page.seeds):
         return "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more.", True
     costs = [_cost(settings, page.first, one, page.seeds) for one in ([family] if family else FAMILIES)]
     noises, asked, extra = (_span(costs, get) for get in (lambda c: c.noises, lambda c: c.asked, lambda c: c.extra))
@@ -105,7 +105,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, family: str | None, seco
     copies = ". The pictures without it double the time" if settings.compare_with_off and not page.script else ""
     if extra[1] == 0:
         return (
-            "A noise is kept for this seed: no extra cost" if noises[1] == 0 and settings.chosen else "No extra cost"
+            "A noise is kept for this seed: no extra cost" if _all_named(settings, page.seeds) else "No extra cost"
         ) + copies, False
     parts = []
     if noises[1] > 1:
@@ -171,9 +171,7 @@ class _Cost:
 
 def _cost(settings: NoiseOrderSettings, run: Run, family: str, seeds: tuple[str, ...]) -> _Cost:
     asked = len(key_timesteps(settings)) if settings.strength != 0 else 0
-    if settings.selection == "off":
-        return _Cost(0, asked, asked)
-    if all(chosen_draws(settings.chosen, len(seeds), seeds)):
+    if settings.selection == "off" or _all_named(settings, seeds):
         return _Cost(0, asked, asked)
     guidance = 7.0 if run.guided else 1.0  # the costs only ask whether there is guidance
     euler = takes_euler_steps(SimpleNamespace(sampler_name=run.sampler))
@@ -187,6 +185,10 @@ def _cost(settings: NoiseOrderSettings, run: Run, family: str, seeds: tuple[str,
     )
     compared = extra_evaluations(plan, guidance, euler, whole_calls=True)  # the hosts ask both halves at once
     return _Cost(plan.draws, asked, asked + compared)
+
+
+def _all_named(settings: NoiseOrderSettings, seeds: tuple[str, ...]) -> bool:
+    return all(chosen_draws(settings.chosen, len(seeds), seeds))
 
 
 def _span(costs: list[_Cost], get: Callable[[_Cost], int]) -> tuple[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -161,6 +160,10 @@ class Panel:
         preset, decided = made["preset"], [made[name] for name in _DECIDED]
         saved = [made[name] for name in SAVED]
         at_once = {"show_progress": False, "queue": False}  # not after the pictures that are being made
+        built_in = {
+            _IN_THE_BROWSER: f"(menu, ...now) => (({_values_of_presets()})[menu] || now).map((one, i) => one ?? now[i])"
+        }
+        self._menu.input(None, [self._menu, preset, *decided], [preset, *decided], show_progress=False, **built_in)
         self._menu.input(self._picked, [self._menu], [*saved, self._message], **at_once)
         for name in SAVED:
             if name != "preset":
@@ -171,7 +174,7 @@ class Panel:
         self._use.click(self._used_again, [self._page, made["chosen"]], [made["chosen"], self._message], **at_once, **shown)
         outputs = [self._menu, self._name, self._message]
         self._save.click(self._saved_as, [self._name, *saved], outputs, **at_once)
-        self._delete.click(self._deleted, [self._menu], [preset, self._menu, self._message], **at_once)
+        self._delete.click(self._deleted, [self._menu, preset], [self._menu, self._message], **at_once)
         self._refresh.click(self._refreshed, [preset, self._menu], [self._menu, *decided, self._message], **at_once)
         about = {_IN_THE_BROWSER: f"(page, ...settings) => [noiseOrder.page('{self._tab}'), ...settings]"}
         self._reckon.click(self._reckoned, [self._page, *self.components], [self._cost], **at_once, **about)
@@ -183,20 +186,15 @@ class Panel:
             return list(PRESETS)
 
     def _picked(self, name: str) -> list[Any]:
-        """What a preset sets of the knobs that can be saved, and a message."""
+        """What one of the user's own presets sets, and a message; the page itself sets what a built-in one decides."""
+        nothing = [gr.update() for _ in SAVED]
+        if name in PRESETS:
+            return [*nothing, self._said("")]
         try:
-            return [*self._updates(name, SAVED), self._said("")]
+            values = self._saved.load(name).to_form()
         except PresetError as error:
-            return [*[gr.update() for _ in SAVED], self._said(str(error))]
-
-    def _updates(self, preset: str, names: Sequence[str]) -> list[Any]:
-        """What a preset sets: all of the user's own, what a built-in one decides; Custom takes what is there."""
-        if preset in PRESETS:
-            decided = ("preset",) if preset == CUSTOM else ("preset", *_DECIDED)
-            values = {name: value for name, value in NoiseOrderSettings(preset=preset).to_form().items() if name in decided}
-        else:
-            values = self._saved.load(preset).to_form()
-        return [gr.update(value=values[name]) if name in values else gr.update() for name in names]
+            return [*nothing, self._said(str(error))]
+        return [*[gr.update(value=values[knob]) for knob in SAVED], self._said("")]
 
     def _saved_as(self, name: str, *values: Any) -> list[Any]:
         """The menu with the new preset chosen, an empty name field, and a message; nothing but a message on failure."""
@@ -206,24 +204,26 @@ class Panel:
             return [gr.update(), gr.update(), self._said(f"Not saved: {error}")]
         return [gr.update(choices=self._choices(), value=name), "", self._said(f"Saved as {name!r}.")]
 
-    def _deleted(self, name: str) -> list[Any]:
+    def _deleted(self, name: str, preset: str) -> list[Any]:
+        """The menu without the preset, and a message; what the preset had set stays in force."""
         try:
             self._saved.delete(name)
         except PresetError as error:
-            return [gr.update(), gr.update(), self._said(f"Not deleted: {error}")]
-        return [CUSTOM, gr.update(choices=self._choices(), value=CUSTOM), self._said(f"Deleted {name!r}.")]
+            return [gr.update(), self._said(f"Not deleted: {error}")]
+        return [gr.update(choices=self._choices(), value=preset), self._said(f"Deleted {name!r}.")]
 
     def _refreshed(self, preset: str, shown: str) -> list[Any]:
         """What the page asks for when the panel opens and after every picture: the menu as it is now, and what it stands for.
 
-        A page may have kept another preset than the menu's from its saved defaults: what is in force is shown.
+        A page may have kept another preset than the menu's among its saved defaults: what is in force is shown.
         """
-        choices = self._choices()
-        if shown in choices and (shown not in PRESETS or shown == preset):
-            kept = [gr.update(choices=choices, value=shown), *[gr.update() for _ in _DECIDED]]
-        else:
-            kept = [gr.update(choices=choices, value=preset), *self._updates(preset, _DECIDED)]
-        return [*kept, self._said(self._saved.notice) if self._saved.notice else gr.update()]
+        choices, decided = self._choices(), [gr.update() for _ in _DECIDED]
+        if shown in PRESETS and shown != preset and preset != CUSTOM:
+            values = NoiseOrderSettings(preset=preset).to_form()
+            decided = [gr.update(value=values[name]) for name in _DECIDED]
+        stays = shown in choices and (shown not in PRESETS or shown == preset)
+        menu = gr.update(choices=choices) if stays else gr.update(choices=choices, value=preset)
+        return [menu, *decided, self._said(self._saved.notice) if self._saved.notice else gr.update()]
 
     def _reckoned(self, page: str, *values: Any) -> str:
         """The cost line; for the page's script which controls have an effect, and whether the formulas are in use."""
@@ -258,6 +258,16 @@ class Panel:
 
     def _said(self, text: str) -> str:
         return self._line_html("message", "status", text)
+
+
+def _values_of_presets() -> str:
+    """What each built-in preset sets of `preset` and the controls that it decides, for the page; null leaves one as it is."""
+    return json.dumps(
+        {
+            name: [name, *(None if name == CUSTOM else NoiseOrderSettings(preset=name).to_form()[knob] for knob in _DECIDED)]
+            for name in PRESETS
+        }
+    )
 
 
 def _not_in_ui_config(component: Any) -> Any:
