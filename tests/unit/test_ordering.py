@@ -29,7 +29,7 @@ class Model:
 
 
 def settings(**values):
-    return NoiseOrderSettings(enabled=True, **values)
+    return NoiseOrderSettings(**{"preset": "Custom", **values})
 
 
 def test_switched_off_returns_the_first_draw():
