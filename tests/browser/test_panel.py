@@ -37,10 +37,9 @@ EVERYTHING = NoiseOrderSettings(
 
 
 def set_everything(tab):
-    hires = ["hires_pass"] if tab.name == "txt2img" else []  # img2img has none, and its panel shows no control for it
     first = ["selection", "extra_cost"]  # with a number of draws there is no cost to set
-    names = [*first, *(name for name in KNOB if name not in ("enabled", "preset", "chosen", "hires_pass", *first)), *hires]
-    for name in names:
+    left_out = ["enabled", "preset", "chosen", *first, *(["hires_pass"] if tab.name == "img2img" else [])]  # it has no control
+    for name in [*first, *(name for name in KNOB if name not in left_out)]:
         tab.set(name, getattr(EVERYTHING, name))
 
 
@@ -95,8 +94,8 @@ def test_the_cost_line_follows_the_page(open_page):
     assert tab.read("preset") == "Custom"
     tab.set("compare_with_off", True)
     tab.says("cost", re.compile(r"The pictures without it double the time$"))
-    tab.set("layout_weight", 0.0)
-    tab.set("structure_weight", 0.0)
+    for stage in ("layout", "structure"):
+        tab.set(f"{stage}_weight", 0.0)
     tab.says("cost", re.compile("^⚠ .*leave nothing to inject"))
     tab.set("preset", "Automatic")
     tab.choose(tab.host("sampling"), "Euler")
@@ -195,9 +194,8 @@ def test_what_happened_is_told_in_the_panel(tab):
     tab.set("preset", "Automatic")
     announced = int(re.search(r"(\d+) more", tab.says("cost", re.compile("^Compares")))[1])
     tab.generate()
-    line = tab.says(
-        "outcome", re.compile(r"^Last time: kept noise \d of \d, \d+ more evaluations, [\d.]+ s \(\d+ % of the time\)$")
-    )
+    told = r"^Last time: kept noise \d of \d, \d+ more evaluations, [\d.]+ s \(\d+ % of the time\)$"
+    line = tab.says("outcome", re.compile(told))
     reusable = plan_for("eps", 3.0, steps=8).reusable(3.0)  # which the host may have to ask again
     assert announced <= int(re.search(r"(\d+) more", line)[1]) <= announced + reusable
     tab.says("cost", re.compile(r"about [\d.]+ s$"))
@@ -323,7 +321,7 @@ def test_what_a_page_has_kept_as_its_defaults_is_what_the_menu_says(browser, ser
         page = browser.new_page(viewport={"width": 1200, "height": 1400})
         page.goto(server.url)
         tab = Tab(page, "txt2img").prepare().open()
-        assert (tab.read("preset"), tab.read("strength"), tab.read("injection")) == ("Paper", 0.1, "literal")
+        assert [tab.read(name) for name in ("preset", "strength", "injection")] == ["Paper", 0.1, "literal"]
         assert "Noise Order: Paper, Noise Order evaluations: 3" in tab.generate()[0]
         page.close()
     finally:
