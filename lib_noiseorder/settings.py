@@ -198,17 +198,22 @@ class NoiseOrderSettings:
         kept, shown = self.named(), self.to_form()
         preset = KNOB["preset"].checked(values["preset"]) if "preset" in values else None
         formulas = [name for name in values if name in KNOB and KNOB[name].group == FORMULAS]
-        uses_none = self.preset in (RECOMMENDED, LIGHT)
         if preset == CUSTOM:  # takes what is there
             kept = shown
         elif preset:
             decided = {*PRESETS[self.preset], *PRESETS[preset], *(knob.name for knob in KNOBS if knob.group == FORMULAS)}
             kept = {name: value for name, value in kept.items() if name not in decided}
-        elif self.preset != CUSTOM and any(uses_none or values[name] != getattr(self, name) for name in formulas):
+        elif self.preset != CUSTOM and any(
+            self._leaves_formulas_out or values[name] != getattr(self, name) for name in formulas
+        ):
             kept = {**shown, "preset": CUSTOM}
         elif any(PRESETS[self.preset].get(name, value) != value for name, value in values.items()):
             kept.pop("preset")
         return self.from_dict({**kept, **values})
+
+    @property
+    def _leaves_formulas_out(self) -> bool:
+        return self.preset in (RECOMMENDED, LIGHT)
 
     def named(self) -> dict[str, Any]:
         """The fewest named values that mean the same: `enabled`, the preset, and what neither it nor the defaults decide."""
@@ -219,7 +224,7 @@ class NoiseOrderSettings:
     def to_form(self) -> dict[str, Any]:
         """Every knob's value as a panel shows it: the formulas' knobs, where their preset does not use them, at their defaults.
         `from_form` reads it back."""
-        unused = self.preset in (RECOMMENDED, LIGHT)
+        unused = self._leaves_formulas_out
         return {knob.name: knob.default if unused and knob.group == FORMULAS else getattr(self, knob.name) for knob in KNOBS}
 
     def to_dict(self) -> dict[str, Any]:

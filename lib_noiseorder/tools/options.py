@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ..knobs import shown
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 def running(command: Callable[[T], int], kind: type[T]) -> Callable[[argparse.Namespace], int]:
@@ -30,14 +31,22 @@ def running(command: Callable[[T], int], kind: type[T]) -> Callable[[argparse.Na
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
     """What reads an integer argument, for a parser's `type`; the parser says field, value and range of what it refuses."""
+    return _within(int, low, high, f"an integer from {low} to {high}")
 
-    def read(text: str) -> int:
+
+def number(low: float, high: float) -> Callable[[str], float]:
+    """The same for a number, whole or not."""
+    return _within(float, low, high, f"a number from {low:g} to {high:g}")
+
+
+def _within(kind: Callable[[str], N], low: N, high: N, meant: str) -> Callable[[str], N]:
+    def read(text: str) -> N:
         try:
-            value = int(text)
+            value = kind(text)
         except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{shown(text)} is not an integer from {low} to {high}")
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{shown(text)} is not {meant}")
         return value
 
     return read
@@ -45,21 +54,6 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 
 SEED = whole_number(0, 2**31 - 1)
 """Reads a seed."""
-
-
-def number(low: float, high: float) -> Callable[[str], float]:
-    """The same for a number, whole or not."""
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{shown(text)} is not a number from {low:g} to {high:g}")
-        return value
-
-    return read
 
 
 def checked(check: Callable[[str], T]) -> Callable[[str], T]:

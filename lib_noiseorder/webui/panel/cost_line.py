@@ -97,7 +97,8 @@ def cost_line(settings: NoiseOrderSettings, page: Page, family: str | None, seco
         return "These settings leave the noise as it is: the picture is the plain one.", True
     if settings.selection != "off" and settings.selection_draws == 1 and not _all_named(settings, page.seeds):
         return "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more.", True
-    costs = [_cost(settings, page.first, one, page.seeds) for one in ([family] if family else FAMILIES)]
+    families = [family] if family else FAMILIES
+    costs = [_cost(settings, page.first, one, page.seeds) for one in families]
     noises, asked, extra = (_span(costs, get) for get in (lambda c: c.noises, lambda c: c.asked, lambda c: c.extra))
     if settings.selection != "off" and noises[1] == 1:
         few = f"{page.first.steps} step{'' if page.first.steps == 1 else 's'}"
@@ -121,9 +122,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, family: str | None, seco
         line += f", about {extra[1] * seconds:.1f} s"
     if page.hires and settings.hires_pass:
         of_hires = of_hires_pass(settings.chosen)
-        later = [
-            _cost(replace(settings, chosen=of_hires), page.hires, one, page.seeds) for one in ([family] if family else FAMILIES)
-        ]
+        later = [_cost(replace(settings, chosen=of_hires), page.hires, one, page.seeds) for one in families]
         again = _span(later, lambda c: c.extra)
         if again[1]:
             line += f"; {_between(*again)} more in the hires pass"

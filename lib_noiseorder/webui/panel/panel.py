@@ -70,9 +70,8 @@ class Panel:
             made["enabled"] = accordion
             self._lay_out(made)
         self.components = [made[knob.name] for knob in KNOBS]
-        for component in self.components:
-            if component.label in (KNOB[name].label for name in _DECIDED):
-                _not_in_ui_config(component)
+        for name in _DECIDED:
+            _not_in_ui_config(made[name])
         by_name = {knob.name: (made[knob.name], pasted(knob.name)) for knob in KNOBS}
         self.infotext_fields = [*by_name.values(), (self._menu, pasted("preset")), (self._message, self._paste_trouble)]
         self.paste_field_names = [function for _, function in by_name.values()]
