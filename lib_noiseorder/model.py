@@ -78,6 +78,17 @@ class Model(Protocol):
         ...
 
     @property
+    def reuses_prompt_only(self) -> bool:
+        """Whether that holds for an answer that was asked with the prompt only, where the sampler asks both; False where the
+        host cannot leave one half of its call out."""
+        ...
+
+    @property
+    def sampler_evaluations(self) -> int | None:
+        """Model evaluations per picture of the sampler's whole run by itself; None: what the calls of `sampler_levels` make."""
+        ...
+
+    @property
     def latents_per_call(self) -> int:
         """The most latents that one `predict` is given; 1 where the network must see them one by one."""
         ...

@@ -13,7 +13,7 @@ from torch import Tensor
 from .chosen import chosen_draws
 from .formulas import aggregate, erase, inject, inject_calibrated, key_timesteps
 from .model import Draw, Model, along_noise
-from .plans import SelectionPlan, noise_scale_for, plan_for
+from .plans import SamplerRun, in_steps, noise_scale_for, plan_for, smallest_extra_cost
 from .questions import SILENT, Observer, Questions
 from .report import OrderedNoise, Report, in_one_line
 from .selection import select
@@ -131,13 +131,15 @@ def _selected(
     observer: Observer,
     others_are_named: bool,
 ) -> Tensor:
-    plan = _plan(settings, model)
+    run = SamplerRun.of(model)
+    plan = plan_for(run, extra_cost=settings.extra_cost, draws=settings.selection_draws)
     if settings.selection_draws == 1:
         report.skip("selection", "selection_draws = 1 leaves nothing to compare")
         return first
     if plan.draws == 1:
-        steps = len(model.sampler_levels)
-        report.skip("selection", f"extra_cost = {settings.extra_cost:g} buys no comparison at {steps} steps")
+        enough = smallest_extra_cost(run)
+        hint = "" if enough is None else f"; {enough:g} would"
+        report.skip("selection", f"extra_cost = {settings.extra_cost:g} buys no comparison at {in_steps(run.steps)}{hint}")
         return first
     try:
         noise = select(plan, scaled, model, report, observer).noise
@@ -147,18 +149,6 @@ def _selected(
         report.skip("selection", in_one_line(error))  # the pictures whose draws are named do not lose them
         return first
     return noise if report.chosen else first
-
-
-def _plan(settings: NoiseOrderSettings, model: Model) -> SelectionPlan:
-    return plan_for(
-        model.family,
-        model.guidance,
-        steps=len(model.sampler_levels),
-        extra_cost=settings.extra_cost,
-        draws=settings.selection_draws,
-        takes_euler_steps=model.takes_euler_steps,
-        reuses_answers=model.reuses_answers,
-    )
 
 
 def starting_from_a_picture(settings: NoiseOrderSettings, denoising_strength: float, noisiest: float) -> NoiseOrderSettings:

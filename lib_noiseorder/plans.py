@@ -8,12 +8,64 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-QUESTIONS = {"response": 0, "cond_error": 1, "cond_uncond_distance": 2}
-"""What a draw is scored by, and what that costs in evaluations: how pronounced the picture is that the last first
-prediction saw; how badly the model restores the picture, noised again, with the prompt; or how far its restorations with
-and without the prompt are apart."""
+from .model import Model
+
+QUESTIONS = ("response", "cond_error", "cond_uncond_distance")
+"""What a draw is scored by: how pronounced the picture is that the last first prediction saw; how badly the model restores
+the picture, noised again, with the prompt; or how far its restorations with and without the prompt are apart."""
 
 MOST_DRAWS = 16
+EXTRA_COST = 0.4
+"""What Automatic may add to a sampler's evaluations, as a share of them, where nothing else is said."""
+COST_STEP = 0.05
+"""How finely an extra cost is set, from 0 to DEAREST."""
+DEAREST = 4.0
+PLANNED_FOR = 16
+"""Sampler steps that the plans below are given for; `plan_for` follows the same share of another number of steps."""
+
+
+@dataclass(frozen=True)
+class SamplerRun:
+    """The run of a sampler that a plan is made for, and what a question costs in it; see `lib_noiseorder.model.Model`."""
+
+    family: str
+    """"flow" for flow models; anything else is treated as "eps"."""
+    guidance: float
+    """At 1 the model is never asked without the prompt, so there is no distance between its answers."""
+    steps: int = PLANNED_FOR
+    """Calls whose noise levels are known."""
+    takes_euler_steps: bool = True
+    reuses_answers: bool = True
+    reuses_prompt_only: bool = True
+    cond_evaluations: int = 1
+    pair_evaluations: int = 2
+    sampler_evaluations: int | None = None
+    """None: as many as the steps' calls make."""
+
+    @classmethod
+    def of(cls, model: Model) -> SamplerRun:
+        """The run that a host's model says is about to begin."""
+        return cls(
+            model.family,
+            model.guidance,
+            len(model.sampler_levels),
+            model.takes_euler_steps,
+            model.reuses_answers,
+            model.reuses_prompt_only,
+            model.cond_evaluations,
+            model.pair_evaluations,
+            model.sampler_evaluations,
+        )
+
+    @property
+    def call_evaluations(self) -> int:
+        """Of one of the sampler's calls."""
+        return self.cond_evaluations if self.guidance == 1 else self.pair_evaluations
+
+    @property
+    def own_evaluations(self) -> int:
+        """Of the whole run by itself."""
+        return self.steps * self.call_evaluations if self.sampler_evaluations is None else self.sampler_evaluations
 
 
 @dataclass(frozen=True)
@@ -58,47 +110,32 @@ class SelectionPlan:
         """Whether the last step needs no answer without the prompt: its picture is all that is wanted of it."""
         return self.preview_share is None and self.question != "response"
 
-    def evaluations(self, guidance: float) -> int:
+    def evaluations(self, run: SamplerRun) -> int:
         """Evaluations per picture, before anything of them is reused."""
         if self.draws == 1:
             return 0
-        return self.draws * (self.reusable(guidance) + (self.preview_share is not None) + QUESTIONS[self.question])
+        judging = {"response": 0, "cond_error": run.cond_evaluations, "cond_uncond_distance": run.pair_evaluations}
+        preview = 0 if self.preview_share is None else run.cond_evaluations
+        return self.draws * ((self.steps - 1) * run.call_evaluations + self._last(run) + preview + judging[self.question])
 
-    def reusable(self, guidance: float, takes_euler_steps: bool = True, whole_calls: bool = False) -> int:
-        """Evaluations of the winner's first predictions, which the sampler's first calls ask again.
+    def reusable(self, run: SamplerRun) -> int:
+        """Evaluations of the winner's first predictions, which the sampler's first calls need not make again."""
+        if self.draws == 1 or not run.reuses_answers:
+            return 0
+        if not run.takes_euler_steps and self.steps > 1:
+            return run.call_evaluations
+        last = self._last(run)
+        lost = last < run.call_evaluations and not run.reuses_prompt_only
+        return (self.steps - 1) * run.call_evaluations + (0 if lost else last)
 
-        Args:
-            guidance: the sampler's guidance scale.
-            takes_euler_steps: as in `lib_noiseorder.model.Model`.
-            whole_calls: the host cannot reuse an answer that was asked with the prompt only.
-        """
-        per_step = 1 if guidance == 1 else 2
-        if not takes_euler_steps and self.steps > 1:
-            return per_step
-        asked_in_last = 1 if self.ends_with_the_prompt_only else per_step
-        return (self.steps - 1) * per_step + (0 if whole_calls and asked_in_last < per_step else asked_in_last)
+    def extra_evaluations(self, run: SamplerRun) -> int:
+        """Evaluations per picture that the selection adds to the sampler's run; what a panel announces beforehand."""
+        return self.evaluations(run) - self.reusable(run)
 
-
-def extra_evaluations(
-    plan: SelectionPlan, guidance: float, takes_euler_steps: bool = True, reuses_answers: bool = True, whole_calls: bool = False
-) -> int:
-    """Evaluations per picture that a selection adds to a sampler run; what a panel announces beforehand.
-
-    Args:
-        plan: how it is done.
-        guidance: the sampler's guidance scale; at 1 its calls cost one evaluation instead of two.
-        takes_euler_steps, reuses_answers: as in `lib_noiseorder.model.Model`.
-        whole_calls: as in `SelectionPlan.reusable`.
-    """
-    if plan.draws == 1:
-        return 0
-    return plan.evaluations(guidance) - (plan.reusable(guidance, takes_euler_steps, whole_calls) if reuses_answers else 0)
+    def _last(self, run: SamplerRun) -> int:
+        return run.cond_evaluations if self.ends_with_the_prompt_only else run.call_evaluations
 
 
-EXTRA_COST = 0.4
-"""What Automatic may add to a sampler's evaluations, as a share of them, where nothing else is said."""
-PLANNED_FOR = 16
-"""Sampler steps that the plans below are given for; `plan_for` follows the same share of another number of steps."""
 AUTOMATIC: Mapping[str, SelectionPlan] = {
     "eps": SelectionPlan(draws=7, steps=1, preview_share=None, question="response"),
     "flow": SelectionPlan(draws=2, steps=4, preview_share=None, question="cond_uncond_distance", judging_share=0.1),
@@ -122,27 +159,15 @@ def noise_scale_for(family: str) -> float:
     return _NOISE_SCALE[_known(family)]
 
 
-def plan_for(
-    family: str,
-    guidance: float,
-    *,
-    steps: int = PLANNED_FOR,
-    extra_cost: float = EXTRA_COST,
-    draws: int = 0,
-    takes_euler_steps: bool = True,
-    reuses_answers: bool = True,
-) -> SelectionPlan:
+def plan_for(run: SamplerRun, *, extra_cost: float = EXTRA_COST, draws: int = 0) -> SelectionPlan:
     """The closest look that an extra cost buys.
 
     As many noises are compared as it would buy with PLANNED_FOR steps, fewer where the sampler takes too few steps for that.
 
     Args:
-        family: "flow" for flow models; anything else is treated as "eps".
-        guidance: at 1 the model is never asked without the prompt, so there is no distance between its answers.
-        steps: how many steps the sampler takes.
+        run: the sampler's.
         extra_cost: the most that a comparison may add to the sampler's evaluations, as a share of them.
         draws: how many noises to compare, whatever it costs; 0 leaves it to the extra cost.
-        takes_euler_steps, reuses_answers: as in `lib_noiseorder.model.Model`.
 
     Returns:
         The plan; one of a single draw, which compares nothing, where the extra cost buys none.
@@ -150,24 +175,36 @@ def plan_for(
     Raises:
         ValueError: more than MOST_DRAWS draws.
     """
-    family, per_step = _known(family), 1 if guidance == 1 else 2
-    plans = [AUTOMATIC if takes_euler_steps and reuses_answers else FIRST_PREDICTION_ONLY, CHEAPEST]
+    family = _known(run.family)
+    plans = [AUTOMATIC if run.takes_euler_steps and run.reuses_answers else FIRST_PREDICTION_ONLY, CHEAPEST]
+    usual = replace(run, steps=PLANNED_FOR, reuses_answers=True, reuses_prompt_only=True, sampler_evaluations=None)
 
-    def affordable(plan: SelectionPlan, steps: int, reuses: bool) -> bool:
-        return extra_evaluations(plan, guidance, takes_euler_steps, reuses) <= extra_cost * steps * per_step + _ROUNDING
+    def affordable(plan: SelectionPlan, run: SamplerRun) -> bool:
+        return plan.extra_evaluations(run) <= extra_cost * run.own_evaluations + _ROUNDING
 
     for plan in (plans[family] for plans in plans):
-        if guidance == 1 and plan.question == "cond_uncond_distance":
+        if run.guidance == 1 and plan.question == "cond_uncond_distance":
             plan = replace(plan, question="cond_error")
-        followed = max(1, round(plan.steps * steps / PLANNED_FOR)) if plan.steps > 1 else 1
+        followed = max(1, round(plan.steps * run.steps / PLANNED_FOR)) if plan.steps > 1 else 1
         if draws:
             return replace(plan, draws=draws, steps=followed)
-        bought = next((n for n in range(MOST_DRAWS, 2, -1) if affordable(replace(plan, draws=n), PLANNED_FOR, True)), 2)
+        bought = next((n for n in range(MOST_DRAWS, 2, -1) if affordable(replace(plan, draws=n), usual)), 2)
         for fewer in range(bought, 1, -1):
             for shorter in range(followed, max(followed // 2, 1) - 1, -1):
-                if affordable(smaller := replace(plan, draws=fewer, steps=shorter), steps, reuses_answers):
+                if affordable(smaller := replace(plan, draws=fewer, steps=shorter), run):
                     return smaller
     return replace(plans[-1][family], draws=1)
+
+
+def smallest_extra_cost(run: SamplerRun) -> float | None:
+    """The smallest setting of the extra cost that buys a comparison in this run; None where none does."""
+    costs = (round(COST_STEP * number, 10) for number in range(round(DEAREST / COST_STEP) + 1))
+    return next((cost for cost in costs if plan_for(run, extra_cost=cost).draws > 1), None)
+
+
+def in_steps(steps: int) -> str:
+    """A number of steps in words."""
+    return "1 step" if steps == 1 else f"{steps} steps"
 
 
 _ROUNDING = 1e-9

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from .model import Draw, Model, NoiseLevel
-from .plans import SelectionPlan
+from .plans import SamplerRun, SelectionPlan
 from .questions import SILENT, Observer, Questions
 from .report import OrderedNoise, Report
 from .tensors import require_floating, require_same_shape, to_compute
@@ -86,8 +86,7 @@ def select(
     noise = torch.stack([candidates[which].noise[row] for row, which in enumerate(best)])
     report.chosen = [which + 1 for which in best]
     report.scores = score.T.tolist()
-    if model.reuses_answers:
-        report.reusable_evaluations = plan.reusable(model.guidance, model.takes_euler_steps)
+    report.reusable_evaluations = plan.reusable(SamplerRun.of(model))
     return OrderedNoise(noise, report)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from . import chosen as chosen_setting
 from .infotexts import parameters
 from .knobs import FORMULAS, INFOTEXT_PREFIX, MORE, Knob, SettingsError, setting, shown
-from .plans import EXTRA_COST
+from .plans import COST_STEP, DEAREST, EXTRA_COST
 
 CUSTOM = "Custom"
 RECOMMENDED = "Automatic"
@@ -159,7 +159,7 @@ class NoiseOrderSettings:
         EXTRA_COST,
         "Extra cost",
         "The most that comparing may cost: 0.4 is up to 40 % more work per picture. More compares more noises.",
-        minimum=0.0, maximum=4.0, step=0.05,
+        minimum=0.0, maximum=DEAREST, step=COST_STEP,
     )  # fmt: skip
 
     def __init__(self, **named: Any) -> None:

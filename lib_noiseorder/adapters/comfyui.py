@@ -200,6 +200,8 @@ class GuidedModel:
     latents_per_call = 1
     cond_evaluations = 1
     pair_evaluations = 2
+    reuses_prompt_only = True
+    sampler_evaluations = None
 
     def why_unknown(self) -> str | None:
         """Why the model cannot be asked; None if it can."""

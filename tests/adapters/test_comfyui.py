@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from lib_noiseorder import NoiseOrderSettings
 from lib_noiseorder.adapters.comfyui import NODE_KNOBS, OF_THE_WEBUI, NoiseOrderNode, node_settings
-from lib_noiseorder.plans import extra_evaluations, plan_for
+from lib_noiseorder.plans import SamplerRun, plan_for
 from lib_noiseorder.settings import KNOB, KNOBS, PRESETS, RECOMMENDED
 
 from . import comfyui
@@ -199,8 +199,8 @@ def test_selection_is_counted_and_the_winners_answers_are_not_paid_twice(host, k
     assert more == int(line.split()[0]) > 0, "as the log says"
     family = "flow" if kind != "sd15" else "eps"
     cost = NoiseOrderSettings(preset=preset).extra_cost
-    plan = plan_for(family, 3.0, takes_euler_steps=sampler == "euler", steps=16, extra_cost=cost)
-    announced = extra_evaluations(plan, 3.0, sampler == "euler")
+    run = SamplerRun(family, 3.0, takes_euler_steps=sampler == "euler")
+    announced = plan_for(run, extra_cost=cost).extra_evaluations(run)
     # another sampler may happen to ask what was asked before: DPM++ 2M's first step is Euler's
     assert more == announced if sampler == "euler" else announced - 2 < more <= announced
 

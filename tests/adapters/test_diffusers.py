@@ -7,7 +7,7 @@ import torch
 
 from lib_noiseorder import NoiseOrderSettings, order_noise
 from lib_noiseorder.adapters.noise_keyed_draws import further_draws
-from lib_noiseorder.plans import extra_evaluations, plan_for
+from lib_noiseorder.plans import SamplerRun, plan_for
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -96,8 +96,8 @@ def test_run_ordered_does_not_pay_twice_for_the_winners_answers(family, pipe, ca
     guidance = 1.0 if family == "flux" else 5.0
     euler = family != "wan"  # its scheduler is UniPC
     kind = "eps" if family.endswith(("diffusion", "xl")) else "flow"
-    plan = plan_for(kind, guidance, takes_euler_steps=euler, steps=16, extra_cost=settings.extra_cost)
-    assert report.extra_evaluations == extra_evaluations(plan, guidance, euler)
+    run = SamplerRun(kind, guidance, takes_euler_steps=euler)
+    assert report.extra_evaluations == plan_for(run, extra_cost=settings.extra_cost).extra_evaluations(run)
     assert {name: value for name, value in before[0].items() if not name.startswith("_")} == {
         name: value for name, value in vars(pipe).items() if not name.startswith("_")
     }

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.plans import extra_evaluations, plan_for
+from lib_noiseorder.plans import SamplerRun, plan_for
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -52,8 +52,8 @@ def test_automatic_costs_what_was_announced(checkpoint, monkeypatch, guidance):
     monkeypatch.setitem(vars(checkpoint.pipeline.transformer), "forward", counted)
     asked = {**call(3, 4), "true_cfg_scale": guidance}
     report = run_ordered(checkpoint.pipeline, settings=AUTOMATIC, **asked, output_type="latent").report
-    plan = plan_for("flow", guidance, steps=flux.STEPS)
-    extra = extra_evaluations(plan, guidance)
+    run = SamplerRun("flow", guidance, flux.STEPS)
+    extra = plan_for(run).extra_evaluations(run)
     assert report.extra_evaluations == extra
     assert sum(rows) == 2 * ((1 if guidance == 1 else 2) * flux.STEPS + extra)
     assert len(report.chosen) == 2
@@ -63,7 +63,8 @@ def test_the_comparison_counts_and_judges_every_arm(checkpoint):
     done = []
     count = at_length(8, 16)
     figures = compare(checkpoint, run_ordered, AUTOMATIC, count, 71, progress=lambda *told: done.append(told))
-    extra = extra_evaluations(plan_for("flow", flux.GUIDANCE, steps=flux.STEPS), flux.GUIDANCE)
+    run = SamplerRun("flow", flux.GUIDANCE, flux.STEPS)
+    extra = plan_for(run).extra_evaluations(run)
     assert list(figures) == ["plain", "ordered", "equal-cost"]
     assert figures["plain"].evaluations == 2 * flux.STEPS and figures["ordered"].evaluations == 2 * flux.STEPS + extra
     assert extra <= figures["equal-cost"].evaluations - 2 * flux.STEPS <= extra + 1

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.plans import plan_for
+from lib_noiseorder.plans import SamplerRun, plan_for
 from lib_noiseorder.settings import KNOB, KNOBS, PRESETS
 
 from .page import Tab, started
@@ -196,7 +196,7 @@ def test_what_happened_is_told_in_the_panel(tab):
     tab.generate()
     told = r"^Last time: kept noise \d of \d, \d+ more evaluations, [\d.]+ s \(\d+ % of the time\)$"
     line = tab.says("outcome", re.compile(told))
-    reusable = plan_for("eps", 3.0, steps=8).reusable(3.0)  # which the host may have to ask again
+    reusable = plan_for(run := SamplerRun("eps", 3.0, steps=8)).reusable(run)  # which the host may have to ask again
     assert announced <= int(re.search(r"(\d+) more", line)[1]) <= announced + reusable
     tab.says("cost", re.compile(r"about [\d.]+ s$"))
     tab.set("preset", "Paper")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.plans import extra_evaluations, plan_for
+from lib_noiseorder.plans import SamplerRun, plan_for
 from lib_noiseorder.report import Report
 
 from .double.host import DoubleHost
@@ -60,8 +60,16 @@ def test_what_it_says(settings, page, line):
 @pytest.mark.parametrize(
     "settings, page, line",
     [
-        ({}, {"steps": 2}, "With 2 steps, an extra cost of 0.4 is too little to compare noises. None are compared."),
-        ({"extra_cost": 0}, {}, "With 20 steps, an extra cost of 0 is too little to compare noises. None are compared."),
+        (
+            {},
+            {"steps": 2},
+            "With 2 steps, an extra cost of 0.4 is too little to compare noises. None are compared; 0.5 to 1 would do.",
+        ),
+        (
+            {"extra_cost": 0},
+            {},
+            "With 20 steps, an extra cost of 0 is too little to compare noises. None are compared; 0.05 to 0.1 would do.",
+        ),
         ({"selection_draws": 1}, {}, "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more."),
         ({"strength": 0, "erasure_samples": 1}, {}, "These settings leave the noise as it is: the picture is the plain one."),
     ],
@@ -75,8 +83,9 @@ def test_it_warns_where_nothing_will_be_done(settings, page, line):
 @pytest.mark.parametrize("guidance", [1, 7])
 @pytest.mark.parametrize("steps", [7, 20, 150])
 def test_it_reckons_as_the_plan_does(family, guidance, steps):
-    plan = plan_for(family, guidance, steps=steps)
-    cost = extra_evaluations(plan, guidance, whole_calls=True)
+    run = SamplerRun(family, guidance, steps, reuses_prompt_only=False)
+    plan = plan_for(run)
+    cost = plan.extra_evaluations(run)
     line, warns = said({}, family, guidance=guidance, steps=steps)
     assert warns == (plan.draws == 1)
     assert warns or line.startswith(f"Compares {plan.draws} noises: {cost} more model evaluations")

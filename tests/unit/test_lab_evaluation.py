@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib_noiseorder.plans import AUTOMATIC, extra_evaluations
+from lib_noiseorder.plans import AUTOMATIC, SamplerRun
 from lib_noiseorder.selection import select
 from lib_noiseorder.tools.lab import arms, evaluation
 from lib_noiseorder.tools.lab.arms import Arm, PromptedModel, seed_draws
@@ -122,7 +122,7 @@ def test_json_has_the_promised_shape_and_costs(family, capsys):
     assert set(found["plain"]) == {"all", "evaluations", "diversity"}
     assert set(found["automatic"]) == {"all", "diff", "ci", "evaluations", "diversity", "diversity_change"}
     assert found["plain"]["evaluations"] == 32
-    assert found["automatic"]["evaluations"] == 32 + extra_evaluations(AUTOMATIC[family], 3.0) <= 32 * 1.4
+    assert found["automatic"]["evaluations"] == 32 + AUTOMATIC[family].extra_evaluations(SamplerRun(family, 3.0)) <= 32 * 1.4
     assert found["light"]["evaluations"] <= 32 * 1.2
     assert found["equal-cost"]["evaluations"] >= found["automatic"]["evaluations"]
     assert found["automatic"]["diff"] == pytest.approx(found["automatic"]["all"] - found["plain"]["all"])

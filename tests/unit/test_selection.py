@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,10 +14,11 @@ from lib_noiseorder.plans import (
     CHEAPEST,
     EXTRA_COST,
     FIRST_PREDICTION_ONLY,
+    SamplerRun,
     SelectionPlan,
-    extra_evaluations,
     noise_scale_for,
     plan_for,
+    smallest_extra_cost,
 )
 from lib_noiseorder.selection import response, select
 
@@ -44,7 +47,7 @@ class Host:
         seen: (x, level, x0 with the prompt, x0 without or None) of every question.
     """
 
-    family, takes_euler_steps, reuses_answers = "eps", True, True
+    family, takes_euler_steps, reuses_answers, reuses_prompt_only, sampler_evaluations = "eps", True, True, True, None
     latents_per_call, cond_evaluations, pair_evaluations = 1, 1, 2
 
     def __init__(self, targets, guidance=3.0, levels=(1.0, 0.9, 0.7, 0.4, 0.2)):
@@ -173,8 +176,9 @@ def test_announced_cost_is_what_is_paid(plan, guidance, euler, reuses):
     host = Host(torch.ones(2, 4, 8, 8), guidance)
     host.takes_euler_steps, host.reuses_answers = euler, reuses
     report = select(plan, draws_of((4, 8, 8), [1, 2]), host).report
-    assert report.evaluations == host.calls == extra_evaluations(plan, guidance, euler, reuses_answers=False)
-    assert report.evaluations - report.reusable_evaluations == extra_evaluations(plan, guidance, euler, reuses)
+    run = SamplerRun.of(host)
+    assert report.evaluations == host.calls == plan.evaluations(run)
+    assert report.evaluations - report.reusable_evaluations == plan.extra_evaluations(run)
 
 
 def test_a_sampler_with_steps_of_its_own_can_reuse_the_first_answer_only():
@@ -186,24 +190,27 @@ def test_a_sampler_with_steps_of_its_own_can_reuse_the_first_answer_only():
 
 @pytest.mark.parametrize("family", ["eps", "flow"])
 def test_presets_keep_their_budgets(family):
-    assert extra_evaluations(AUTOMATIC[family], guidance=7.0) <= 0.4 * 32
-    assert extra_evaluations(plan_for(family, 7.0, takes_euler_steps=False), 7.0, False) <= 0.4 * 32
-    unshared = plan_for(family, 7.0, reuses_answers=False)
-    assert extra_evaluations(unshared, 7.0, reuses_answers=False) <= 0.4 * 32
-    assert extra_evaluations(CHEAPEST[family], guidance=7.0) <= 3
+    run = SamplerRun(family, 7.0)
+    assert AUTOMATIC[family].extra_evaluations(run) <= 0.4 * 32
+    for other in (replace(run, takes_euler_steps=False), replace(run, reuses_answers=False)):
+        assert plan_for(other).draws > 1 and plan_for(other).extra_evaluations(other) <= 0.4 * 32
+    assert CHEAPEST[family].extra_evaluations(run) <= 3
 
 
 def test_the_plan_fits_model_and_sampler():
-    assert plan_for("eps", 7.0) == plan_for("v", 7.0) == AUTOMATIC["eps"]
-    assert plan_for("flow", 3.0) == AUTOMATIC["flow"]
-    assert plan_for("flow", 3.0, takes_euler_steps=False) == FIRST_PREDICTION_ONLY["flow"]
-    assert plan_for("flow", 3.0, reuses_answers=False) == FIRST_PREDICTION_ONLY["flow"]
-    assert plan_for("flow", 1.0).question == "cond_error"
-    assert plan_for("flow", 3.0, draws=5).draws == 5
-    assert [plan_for(family, 3.0, extra_cost=0.1) for family in ("eps", "flow")] == [CHEAPEST["eps"], CHEAPEST["flow"]]
+    assert plan_for(SamplerRun("eps", 7.0)) == plan_for(SamplerRun("v", 7.0)) == AUTOMATIC["eps"]
+    assert plan_for(SamplerRun("flow", 3.0)) == AUTOMATIC["flow"]
+    assert plan_for(SamplerRun("flow", 3.0, takes_euler_steps=False)) == FIRST_PREDICTION_ONLY["flow"]
+    assert plan_for(SamplerRun("flow", 3.0, reuses_answers=False)) == FIRST_PREDICTION_ONLY["flow"]
+    assert plan_for(SamplerRun("flow", 1.0)).question == "cond_error"
+    assert plan_for(SamplerRun("flow", 3.0), draws=5).draws == 5
+    assert [plan_for(SamplerRun(family, 3.0), extra_cost=0.1) for family in ("eps", "flow")] == [
+        CHEAPEST["eps"],
+        CHEAPEST["flow"],
+    ]
     assert [noise_scale_for(family) for family in ("flow", "eps", "v")] == [0.95, 1, 1]
     with pytest.raises(ValueError, match="draws must be from 1 to 16"):
-        plan_for("eps", 7.0, draws=17)
+        plan_for(SamplerRun("eps", 7.0), draws=17)
 
 
 def test_a_draw_without_a_finite_score_never_wins():
@@ -281,34 +288,52 @@ def test_plans_out_of_range_are_refused(values):
 @pytest.mark.parametrize("guidance", [1.0, 7.0])
 @pytest.mark.parametrize("euler", [True, False])
 @pytest.mark.parametrize("reuses", [True, False])
-@pytest.mark.parametrize("steps", [1, 4, 8, 16, 20, 50])
-def test_automatic_stays_within_its_cost_limit_at_any_number_of_steps(family, guidance, euler, reuses, steps):
-    per_step = 1 if guidance == 1 else 2
-    for extra_cost in (EXTRA_COST, 0, 0.1, 0.25, 1, 4):
-        plan = plan_for(family, guidance, steps=steps, extra_cost=extra_cost, takes_euler_steps=euler, reuses_answers=reuses)
-        assert extra_evaluations(plan, guidance, euler, reuses) <= extra_cost * per_step * steps + 1e-9
-        assert plan.steps <= steps
-        if steps >= 16 and guidance != 1 and extra_cost >= 0.25:
-            assert plan.draws > 1
-    assert plan_for(family, guidance, draws=4, steps=steps, takes_euler_steps=euler).draws == 4
+@pytest.mark.parametrize("halves", [True, False])
+@pytest.mark.parametrize("cond, pair", [(1, 2), (2, 2), (2, 3), (1, 3)])
+def test_automatic_stays_within_its_cost_limit_at_any_number_of_steps(family, guidance, euler, reuses, halves, cond, pair):
+    for steps in (1, 2, 3, 4, 5, 6, 8, 12, 16, 20, 50):
+        run = SamplerRun(family, guidance, steps, euler, reuses, halves, cond, pair)
+        assert plan_for(run, draws=4).draws == 4
+        for extra_cost in (EXTRA_COST, 0, 0.1, 0.25, 1, 4):
+            plan = plan_for(run, extra_cost=extra_cost)
+            assert plan.extra_evaluations(run) <= extra_cost * run.own_evaluations + 1e-9
+            assert plan.steps <= steps
+            if steps >= 16 and guidance != 1 and extra_cost >= 0.25 and (cond, pair) == (1, 2):
+                assert plan.draws > 1
+
+
+@pytest.mark.parametrize("family", ["eps", "flow"])
+def test_a_run_with_fewer_evaluations_than_its_steps_buys_less(family):
+    short = SamplerRun(family, 7.0, sampler_evaluations=20)  # as where the sampler leaves the negative prompt out late
+    assert 0 < plan_for(short).extra_evaluations(short) <= 0.4 * 20
+
+
+@pytest.mark.parametrize("family, few, enough", [("eps", 2, 0.5), ("flow", 4, 0.75), ("eps", 1, 1.0), ("flow", 1, 3.0)])
+def test_the_smallest_cost_that_compares_is_known_beforehand(family, few, enough):
+    run = SamplerRun(family, 1.0, few)
+    assert smallest_extra_cost(run) == enough
+    assert plan_for(run, extra_cost=enough).draws == 2
+    assert plan_for(run, extra_cost=enough - 0.05).draws == 1
+    assert smallest_extra_cost(SamplerRun(family, 1.0, few, cond_evaluations=90, sampler_evaluations=1)) is None
 
 
 def test_a_higher_cost_buys_more_noises_and_nothing_costs_nothing():
     draws = {
-        family: [plan_for(family, 7.0, extra_cost=cost).draws for cost in (0, 0.1, 0.4, 1, 4)] for family in ("eps", "flow")
+        family: [plan_for(SamplerRun(family, 7.0), extra_cost=cost).draws for cost in (0, 0.1, 0.4, 1, 4)]
+        for family in ("eps", "flow")
     }
     assert draws == {"eps": [1, 2, 7, 16, 16], "flow": [1, 2, 2, 4, 15]}
 
 
 def test_a_plan_follows_the_same_share_of_the_steps():
-    assert [plan_for("flow", 3.0, steps=steps).steps for steps in (16, 32, 64)] == [4, 8, 16]
-    only_the_first = [plan_for("eps", 7.0, steps=steps).steps for steps in (16, 30, 50, 150)]
-    only_the_first += [plan_for("flow", 7.0, steps=steps, takes_euler_steps=False).steps for steps in (30, 150)]
+    assert [plan_for(SamplerRun("flow", 3.0, steps)).steps for steps in (16, 32, 64)] == [4, 8, 16]
+    only_the_first = [plan_for(SamplerRun("eps", 7.0, steps)).steps for steps in (16, 30, 50, 150)]
+    only_the_first += [plan_for(SamplerRun("flow", 7.0, steps, takes_euler_steps=False)).steps for steps in (30, 150)]
     assert only_the_first == [1] * 6
 
 
 def test_few_steps_compare_as_many_noises_as_the_cost_limit_allows():
-    assert [plan_for("eps", 7.0, steps=steps).draws for steps in (2, 4, 8, 16, 50)] == [1, 2, 4, 7, 7]
+    assert [plan_for(SamplerRun("eps", 7.0, steps)).draws for steps in (2, 4, 8, 16, 50)] == [1, 2, 4, 7, 7]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

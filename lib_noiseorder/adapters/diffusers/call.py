@@ -188,6 +188,8 @@ class PipelineModel:
     latents_per_call = 1
     cond_evaluations = 1
     pair_evaluations = 2
+    reuses_prompt_only = True
+    sampler_evaluations = None
 
     def __init__(self, probe: PipelineProbe, guidance: float, takes_euler_steps: bool, reuses_answers: bool):
         self.takes_euler_steps, self.reuses_answers = takes_euler_steps, reuses_answers

@@ -10,7 +10,7 @@ import torch
 
 from ...formulas import key_timesteps
 from ...ordering import OrderedNoise, order_noise
-from ...plans import extra_evaluations, noise_scale_for, plan_for
+from ...plans import SamplerRun, noise_scale_for, plan_for
 from ...selection import select
 from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from ..infotexts import outcome
@@ -53,7 +53,8 @@ def embedded(family: str, steps: int) -> Subject:
         asked = PromptedModel(model, prompts)
         asked.finish(select(plan, lambda k: draw(k) * scale, asked).noise)
 
-    plan = plan_for(family, model.guidance, steps=steps)
+    run = SamplerRun(family, model.guidance, steps)
+    plan = plan_for(run)
     scale = noise_scale_for(family)
     model.evaluations = model.pairs = 0
     selected()
@@ -69,7 +70,7 @@ def embedded(family: str, steps: int) -> Subject:
             "evaluations": evaluated,
         },
         evaluation=lambda times: times["evaluations"] / len(key_timesteps(INJECTION)),
-        announced=extra_evaluations(plan, model.guidance),
+        announced=plan.extra_evaluations(run),
         calls=calls,
     )
 

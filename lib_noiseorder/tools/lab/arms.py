@@ -16,7 +16,7 @@ from torch import Tensor
 from ...formulas import erase, inject_calibrated
 from ...knobs import shown
 from ...ordering import order_noise
-from ...plans import SelectionPlan, extra_evaluations, noise_scale_for, plan_for
+from ...plans import SamplerRun, SelectionPlan, noise_scale_for, plan_for
 from ...selection import select
 from ...settings import NoiseOrderSettings
 from ..equal_cost import evaluations_per_step, more_steps
@@ -88,11 +88,11 @@ Plan = Callable[[LabModel], tuple[SelectionPlan, float]]
 
 def _preset(name: str) -> Plan:
     cost = NoiseOrderSettings(preset=name).extra_cost
-    return lambda model: (plan_for(model.family, model.guidance, extra_cost=cost), noise_scale_for(model.family))
+    return lambda model: (plan_for(SamplerRun(model.family, model.guidance), extra_cost=cost), noise_scale_for(model.family))
 
 
 def _unscaled(model: LabModel) -> tuple[SelectionPlan, float]:
-    return plan_for(model.family, model.guidance), 1.0
+    return plan_for(SamplerRun(model.family, model.guidance)), 1.0
 
 
 def _selection(name: str, plan_of: Plan, wrong_prompt: bool = False) -> Arm:
@@ -109,8 +109,8 @@ def _equal_cost(name: str) -> Arm:
     """Plain noise with as many more sampler steps as Automatic's evaluations would pay for."""
 
     def steps(model: LabModel) -> int:
-        plan = plan_for(model.family, model.guidance)
-        return STEPS + more_steps(extra_evaluations(plan, model.guidance), evaluations_per_step(model.guidance))
+        run = SamplerRun(model.family, model.guidance)
+        return STEPS + more_steps(plan_for(run).extra_evaluations(run), evaluations_per_step(model.guidance))
 
     def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
         return model.sample(draw(1), prompts, steps(model))

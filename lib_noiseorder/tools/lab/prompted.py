@@ -17,7 +17,8 @@ class PromptedModel:
     """A `lib_noiseorder.model.Model`: an embedded model for these prompts. Pictures are [B, 3, H, W], normalised pixels."""
 
     takes_euler_steps = True
-    reuses_answers = True
+    reuses_answers = reuses_prompt_only = True
+    sampler_evaluations = None
     cond_evaluations = 1
     pair_evaluations = 2
 

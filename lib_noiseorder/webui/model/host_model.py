@@ -85,6 +85,9 @@ class HostModel:
         asking, _ = self._checkpoint.model_function(self._p.sampler.model_wrap_cfg)
         return type(asked) is type(asking) and foreign_say_in(self._checkpoint, self._denoiser) is None
 
+    reuses_prompt_only = False  # the hosts ask both halves in one call
+    sampler_evaluations = None
+
     @property
     def latents_per_call(self) -> int:
         """As many as one call of the sampler holds, so that questions never need more memory than it; one where a patch

@@ -13,7 +13,7 @@ from modules.shared import opts
 
 from ...chosen import chosen_draws, of_hires_pass
 from ...formulas import key_timesteps
-from ...plans import extra_evaluations, plan_for
+from ...plans import SamplerRun, in_steps, plan_for, smallest_extra_cost
 from ...report import Report
 from ...settings import NoiseOrderSettings
 from ..model.checkpoint import UnknownModel, checkpoint_of, family_of
@@ -101,8 +101,11 @@ def cost_line(settings: NoiseOrderSettings, page: Page, family: str | None, seco
     costs = [_cost(settings, page.first, one, page.seeds) for one in families]
     noises, asked, extra = (_span(costs, get) for get in (lambda c: c.noises, lambda c: c.asked, lambda c: c.extra))
     if settings.selection != "off" and noises[1] == 1:
-        few = f"{page.first.steps} step{'' if page.first.steps == 1 else 's'}"
-        return f"With {few}, an extra cost of {settings.extra_cost:g} is too little to compare noises. None are compared.", True
+        few = f"With {in_steps(page.first.steps)}, an extra cost of {settings.extra_cost:g} is too little to compare noises"
+        enough = [smallest_extra_cost(_sampler_run(page.first, one)) for one in families]
+        known = sorted({cost for cost in enough if cost is not None})
+        hint = f"; {_between(f'{known[0]:g}', f'{known[-1]:g}')} would do" if known else ""
+        return f"{few}. None are compared{hint}.", True
     copies = ". The pictures without it double the time" if settings.compare_with_off and not page.script else ""
     if extra[1] == 0:
         return (
@@ -172,18 +175,19 @@ def _cost(settings: NoiseOrderSettings, run: Run, family: str, seeds: tuple[str,
     asked = len(key_timesteps(settings)) if settings.strength != 0 else 0
     if settings.selection == "off" or _all_named(settings, seeds):
         return _Cost(0, asked, asked)
-    guidance = 7.0 if run.guided else 1.0  # the costs only ask whether there is guidance
-    euler = takes_euler_steps(SimpleNamespace(sampler_name=run.sampler))
-    plan = plan_for(
+    sampler = _sampler_run(run, family)
+    plan = plan_for(sampler, extra_cost=settings.extra_cost, draws=settings.selection_draws)
+    return _Cost(plan.draws, asked, asked + plan.extra_evaluations(sampler))
+
+
+def _sampler_run(run: Run, family: str) -> SamplerRun:
+    return SamplerRun(
         family,
-        guidance,
+        guidance=7.0 if run.guided else 1.0,  # the costs only ask whether there is guidance
         steps=run.steps,
-        extra_cost=settings.extra_cost,
-        draws=settings.selection_draws,
-        takes_euler_steps=euler,
+        takes_euler_steps=takes_euler_steps(SimpleNamespace(sampler_name=run.sampler)),
+        reuses_prompt_only=False,
     )
-    compared = extra_evaluations(plan, guidance, euler, whole_calls=True)  # the hosts ask both halves at once
-    return _Cost(plan.draws, asked, asked + compared)
 
 
 def _all_named(settings: NoiseOrderSettings, seeds: tuple[str, ...]) -> bool:
