@@ -63,12 +63,12 @@ def test_what_it_says(settings, page, line):
         (
             {},
             {"steps": 2},
-            "With 2 steps, an extra cost of 0.4 is too little to compare noises. None are compared; 0.5 to 1 would do.",
+            "With 2 steps, an extra cost of 0.4 is too little to compare noises. None are compared; 0.5 would do.",
         ),
         (
             {"extra_cost": 0},
             {},
-            "With 20 steps, an extra cost of 0 is too little to compare noises. None are compared; 0.05 to 0.1 would do.",
+            "With 20 steps, an extra cost of 0 is too little to compare noises. None are compared; 0.05 would do.",
         ),
         ({"selection_draws": 1}, {}, "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more."),
         ({"strength": 0, "erasure_samples": 1}, {}, "These settings leave the noise as it is: the picture is the plain one."),
