@@ -10,7 +10,6 @@ whoever has a pipeline has it already.
 
 from __future__ import annotations
 
-import inspect
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,33 +20,25 @@ import torch
 from torch import Tensor
 
 from ...chosen import check_without_seeds
-from ...model import Draw, NoiseLevel, clean
+from ...model import Draw
 from ...ordering import order_noise
-from ...report import OrderedNoise, Report
+from ...report import OrderedNoise, Report, in_one_line
 from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from ..given_settings import given_settings
 from ..noise_keyed_draws import further_draws
-from .models import Answer, AnsweredModels, denoising_models, forwards_replaced, why_not_remembered
-from .probe import PipelineProbe, Question
-from .schedule import Schedule, is_known, takes_euler_steps
+from .arguments import CALLBACKS, check_call, check_pipeline, guidance_scales, has_callback, parameters
+from .latents import Layout, drawn_as, layouts
+from .model import PipelineModel
+from .models import calls_replaced, denoising_models, why_not_asked, why_not_remembered
+from .probe import PipelineProbe
+from .rehearsal import Rehearsal, Replayed, Unusable, rehearse
+from .remembered import AnsweredModels
+from .schedule import takes_euler_steps
 
-SUPPORTED = (
-    "StableDiffusionPipeline",
-    "StableDiffusionXLPipeline",
-    "StableDiffusion3Pipeline",
-    "FluxPipeline",
-    "WanPipeline",
-    "WanImageToVideoPipeline",
-)
-"""Pipelines, and classes made from them, whose `latents` argument is the initial noise."""
-
-_CALLBACKS = ("callback", "callback_steps", "callback_on_step_end")
-_OUTPUTS = ("pil", "np", "pt", "latent")
+Given = NoiseOrderSettings | Mapping[str, Any] | None
 
 
-def ordered_latents(
-    pipe: Any, prompt: Any = None, *, settings: NoiseOrderSettings | Mapping[str, Any] | None = None, **call: Any
-) -> Tensor:
+def ordered_latents(pipe: Any, prompt: Any = None, *, settings: Given = None, **call: Any) -> Tensor:
     """The `latents` to call the pipeline with; what was left out comes as a warning.
 
     Arguments, result and errors are those of `order_latents`, whose noise this is.
@@ -58,31 +49,30 @@ def ordered_latents(
     return ordered.noise
 
 
-def order_latents(
-    pipe: Any, prompt: Any = None, *, settings: NoiseOrderSettings | Mapping[str, Any] | None = None, **call: Any
-) -> OrderedNoise:
+def order_latents(pipe: Any, prompt: Any = None, *, settings: Given = None, **call: Any) -> OrderedNoise:
     """Put the initial latents of a pipeline's next call in order.
 
     Args:
-        pipe: one of SUPPORTED, with any scheduler of discrete timesteps. Adapters, offloading and guidance are honoured.
+        pipe: any pipeline whose `latents` are its initial noise and whose scheduler's noise levels are known; whether they are
+            is found out by going through its call once with nothing evaluated. Adapters, offloading and guidance are honoured.
         prompt: as in the pipeline's call; None where `prompt_embeds` are given.
         settings: what to do; see `given_settings`. `chosen` lists draws in the order of the pictures, or one for all.
         call: the other arguments of the pipeline's call. `latents` among them are taken for draw 1; without them it is
             the pipeline's own noise for `generator`, or for the global random state. Callbacks are not called.
 
     Returns:
-        The noise, of the shape, dtype and device that the pipeline itself would draw (SD [B, 4, h, w], Flux
+        The noise, of the shape, dtype and device that the pipeline takes as `latents` (SD [B, 4, h, w], Flux
         [B, tokens, 64], Wan [B, 16, f, h, w]; unit variance), and the report. With one generator per picture, a picture
-        does not depend on the rest of the batch. If another thread interrupts the pipeline meanwhile, draw 1 comes
-        back and the report says so.
+        does not depend on the rest of the batch. If another thread interrupts the pipeline meanwhile, or somebody has put
+        into the model what nobody can put back after a question, draw 1 comes back and the report says so.
 
     Raises:
-        TypeError: no supported pipeline, or an argument that its call does not know.
+        TypeError: a pipeline that cannot be ordered, or an argument that its call does not know.
         ValueError: arguments that cannot be used; latents of a wrong shape; a scheduler without a known noise schedule.
             All before the first evaluation of the denoising model. What the pipeline raises passes through, and
             leaves it as it was.
     """
-    return _order(pipe, prompt, settings, call, remembers=False)[0]
+    return _Ordering(pipe, prompt, settings, call, remembers=False).done()
 
 
 class Interrupted(Exception):
@@ -93,192 +83,166 @@ class Interrupted(Exception):
 class OrderedRun:
     output: Any
     """What the pipeline returned."""
-    noise: Tensor
-    """The latents it started from."""
+    noise: Tensor | None
+    """The latents it started from; None where it drew them itself because the ordering failed."""
     report: Report
 
 
-def run_ordered(
-    pipe: Any, prompt: Any = None, *, settings: NoiseOrderSettings | Mapping[str, Any] | None = None, **call: Any
-) -> OrderedRun:
+def run_ordered(pipe: Any, prompt: Any = None, *, settings: Given = None, **call: Any) -> OrderedRun:
     """The pipeline's call from ordered noise, without paying twice for what a selection has asked already.
 
     The answers given for the winner are remembered: the first call's with every scheduler, and those after it where
-    the scheduler takes DDIM or Euler steps, which makes the more careful selection affordable. Up to rounding, the
-    pictures are those from `ordered_latents` with the same choice.
+    the scheduler takes DDIM or Euler steps, which makes the more careful selection affordable. They are given only to the
+    very same question of the very same model. Up to rounding, the pictures are those from `ordered_latents` with the same
+    choice. Where the ordering fails, the pipeline runs as it would without, and the report says why.
 
     Arguments and errors are those of `order_latents`; callbacks are called as the pipeline itself runs.
 
     Raises:
         Interrupted: another thread interrupted the pipeline while its model was asked, so that there is no picture.
     """
-    ordered, probe = _order(pipe, prompt, settings, call, remembers=True)
-    if probe.result is None:
+    ordering = _Ordering(pipe, prompt, settings, call, remembers=True)
+    generators = _States(call.get("generator"))
+    try:
+        ordered = ordering.done()
+    except Unusable:
+        raise
+    except Exception as error:
+        generators.put_back()
+        report = Report()
+        report.skip("everything", in_one_line(error))
+        return OrderedRun(pipe(**ordering.own_call), call.get("latents"), report)
+    if ordering.interrupted:
         raise Interrupted(f"{INFOTEXT_PREFIX}: interrupted while the model was asked")
-    if prompt is not None:
-        call["prompt"] = prompt
-    call["latents"] = ordered.noise
-    if not ordered.report.reusable_evaluations:
-        return OrderedRun(pipe(**call), ordered.noise, ordered.report)
-    pictures = len(ordered.noise)
-    with forwards_replaced(denoising_models(pipe), AnsweredModels(probe.answers, pictures).forward):
-        output = pipe(**call)
-    ordered.report.reused(probe.answers.reused // pictures)
-    return OrderedRun(output, ordered.noise, ordered.report)
+    own_call, report, probe = {**ordering.own_call, "latents": ordered.noise}, ordered.report, ordering.probe
+    if not report.reusable_evaluations or probe is None:
+        return OrderedRun(pipe(**own_call), ordered.noise, report)
+    first_step_only = ordering.rehearsal.slots[0] if has_callback(own_call) else None
+    answered = AnsweredModels(probe.answers, ordering.pictures, report.reusable_evaluations, first_step_only)
+    with calls_replaced(denoising_models(pipe), answered.model):
+        output = pipe(**own_call)
+    report.reused(probe.answers.reused // ordering.pictures)
+    return OrderedRun(output, ordered.noise, report)
 
 
-def _order(
-    pipe: Any, prompt: Any, settings: NoiseOrderSettings | Mapping[str, Any] | None, call: Mapping[str, Any], remembers: bool
-) -> tuple[OrderedNoise, PipelineProbe]:
-    """The work of `order_latents`; with the probe, which remembers what was answered."""
-    started = time.perf_counter()
-    settings = given_settings(settings)
-    check_without_seeds(settings.chosen)
-    # some pipelines write into the dictionaries they are given
-    call = {name: dict(value) if type(value) is dict else value for name, value in call.items()}
-    if prompt is not None:
-        call["prompt"] = prompt
-    _check_pipeline(pipe, call)
-    _check_call(pipe, call)
-    given = call.pop("latents", None)
-    for name in _CALLBACKS:
-        call.pop(name, None)
-    call["output_type"] = "latent"
-    if given is not None:  # the pipeline would not draw, and so must nobody's generator be advanced
-        call["generator"] = torch.Generator().manual_seed(0)
-    reuses = remembers and why_not_remembered(denoising_models(pipe)) is None
-    draw: Draw | None = None
+class _Ordering:
+    """The work of `order_latents`.
 
-    def work(probe: PipelineProbe) -> OrderedNoise:
-        nonlocal draw
-        assert probe.noise is not None, "the work begins when the pipeline has drawn"
-        if draw is None:
-            draw = further_draws(_first(probe.noise, given, type(pipe).__name__))
-        model = PipelineModel(probe, _guidance(pipe, call), takes_euler_steps(probe.scheduler, call), reuses)
-        return order_noise(settings, draw, model)
-
-    probe = PipelineProbe(pipe, work)
-    ordered = probe.run(call)
-    if ordered is None:
-        if probe.noise is None:
-            raise RuntimeError(f"{INFOTEXT_PREFIX}: {type(pipe).__name__} ended without sampling")
-        noise = _first(probe.noise, given, type(pipe).__name__)
-        ordered = OrderedNoise(noise, Report.before(noise))
-        ordered.report.skip("everything", "interrupted")
-    ordered.report.took(time.perf_counter() - started)
-    return ordered, probe
-
-
-def _first(own: Tensor, given: Tensor | None, pipeline: str) -> Tensor:
-    """Draw 1: the latents given, if they are what the pipeline needs; its own without them."""
-    if given is None:
-        return own
-    if given.shape != own.shape:
-        shapes = f"{tuple(given.shape)}, {pipeline} needs {tuple(own.shape)}"
-        raise ValueError(f"{INFOTEXT_PREFIX}: latents have shape {shapes}")
-    return given.to(own)
-
-
-class PipelineModel:
-    """A pipeline that is being asked; a `lib_noiseorder.model.Model`.
-
-    Noisy latents are variance preserving for eps-, v- and x0-models, x = (1 − sigma)·x0 + sigma·eps for flow models.
+    Attributes:
+        own_call: the arguments of the pipeline's own call.
+        pictures: how many it makes.
+        probe: what was answered is in there; None where nothing was asked.
+        interrupted: whether another thread interrupted the pipeline.
     """
 
-    latents_per_call = 1
-    cond_evaluations = 1
-    pair_evaluations = 2
-    reuses_prompt_only = True
-    sampler_evaluations = None
+    def __init__(self, pipe: Any, prompt: Any, settings: Given, call: Mapping[str, Any], remembers: bool):
+        self._started = time.perf_counter()
+        self._settings = given_settings(settings)
+        check_without_seeds(self._settings.chosen)
+        self.own_call = {**call} if prompt is None else {**call, "prompt": prompt}
+        check_pipeline(pipe, self.own_call)
+        self.pictures = check_call(self.own_call)
+        self._pipe, self._remembers, self._name = pipe, remembers, type(pipe).__name__
+        self.probe: PipelineProbe | None = None
+        self.interrupted = False
+        self.rehearsal = Rehearsal(self.pictures)
+        self._others = Replayed()
 
-    def __init__(self, probe: PipelineProbe, guidance: float, takes_euler_steps: bool, reuses_answers: bool):
-        self.takes_euler_steps, self.reuses_answers = takes_euler_steps, reuses_answers
-        self._probe = probe
-        self._schedule = Schedule(probe.scheduler)
-        self.guidance = guidance if probe.guided else 1.0
-        self.family = "flow" if self._schedule.parameterisation == "flow" else "eps"
-        self.sampler_levels = list(self._schedule.sampler_levels)
+    def done(self) -> OrderedNoise:
+        given = self.own_call.get("latents")
+        call = self._call_for_questions()
+        if given is not None:  # the pipeline would not draw, and so must nobody's generator be advanced
+            call["generator"] = _nobodys()
+        self.rehearsal = rehearse(self._pipe, call, self.pictures, self._others)
+        noise, drawn = self._noise()
+        self.interrupted = bool(getattr(self._pipe, "_interrupt", False))
+        unheard = why_not_asked(denoising_models(self._pipe))
+        candidates = layouts(noise, drawn)
+        ordered, layout, first = None, candidates[0], noise
+        if not self.interrupted and unheard is None:
+            ordered, layout, first = self._asked({**call, "generator": _nobodys()}, candidates)
+        elif given is not None:
+            layout = next((one for one in candidates if one.argument(noise).shape == given.shape), layout)
+            first = self._checked(given, layout)
+        if ordered is None:
+            ordered = OrderedNoise(first, Report.before(first))
+            ordered.report.skip("everything", unheard or "interrupted")
+        ordered.report.took(time.perf_counter() - self._started)
+        return OrderedNoise(layout.argument(ordered.noise), ordered.report)
 
-    def start(self, noise: Tensor) -> Tensor:
-        return self._schedule.start(noise.float())
+    def _call_for_questions(self) -> dict[str, Any]:
+        # some pipelines write into the dictionaries they are given
+        call = {name: dict(value) if type(value) is dict else value for name, value in self.own_call.items()}
+        for name in ("latents", *CALLBACKS):
+            call.pop(name, None)
+        if "output_type" in parameters(self._pipe):
+            call["output_type"] = "latent"
+        return call
 
-    def noisy(self, noise: Tensor, level: NoiseLevel) -> Tensor:
-        return noise.float()
+    def _noise(self) -> tuple[Tensor, Tensor]:
+        """The pipeline's own initial latents, and the draw that they are."""
+        noise = self.rehearsal.noise
+        if noise is None:
+            raise RuntimeError(f"{INFOTEXT_PREFIX}: {self._name} ended without sampling")
+        drawn = drawn_as(noise, self.rehearsal.drawn)
+        if drawn is None:
+            raise Unusable(f"{INFOTEXT_PREFIX}: {self._name} starts from more than the noise that it draws")
+        return noise, drawn
 
-    def level_at(self, timestep: float) -> NoiseLevel:
-        return self._schedule.level_at(timestep)
+    def _checked(self, given: Tensor, layout: Layout) -> Tensor:
+        own = self.rehearsal.noise
+        assert own is not None
+        needed = layout.argument(own).shape
+        if given.shape != needed:
+            shapes = f"{tuple(given.shape)}, {self._name} needs {tuple(needed)}"
+            raise ValueError(f"{INFOTEXT_PREFIX}: latents have shape {shapes}")
+        return layout.latents(given.to(own))
 
-    def nearest_level(self, noise_share: float) -> NoiseLevel:
-        return self._schedule.nearest_level(noise_share)
+    def _asked(self, call: dict[str, Any], candidates: Sequence[Layout]) -> tuple[OrderedNoise | None, Layout, Tensor]:
+        """What the pipeline's answers made of draw 1, the layout that it takes, and draw 1; None if it was interrupted."""
+        rehearsal, given = self.rehearsal, self.own_call.get("latents")
+        reuses = self._remembers and why_not_remembered(denoising_models(self._pipe)) is None
+        euler = takes_euler_steps(rehearsal.scheduler, call) and not has_callback(self.own_call)
+        if has_callback(self.own_call):  # it may leave guidance out after the first step
+            rehearsal.slots[1:] = [1] * len(rehearsal.slots[1:])
+        own = rehearsal.noise
+        assert own is not None
+        for layout in candidates:
+            first = own if given is None else self._checked(given, layout)
+            draw = further_draws(first)
 
-    def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
-        return [self._clean(self._ask(x, level, False).cond, x, level) for x, level in zip(latents, levels)]
+            def work(probe: PipelineProbe, draw: Draw = draw) -> OrderedNoise:
+                return order_noise(self._settings, draw, PipelineModel(probe, rehearsal, euler, reuses))
 
-    def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        answer = self._ask(x, level, True)
-        if answer.uncond is None:
-            raise RuntimeError("the pipeline did not ask its model without the prompt")
-        return self._clean(answer.cond, x, level), self._clean(answer.uncond, x, level)
-
-    def _ask(self, x: Tensor, level: NoiseLevel, pair: bool) -> Answer:
-        return self._probe.ask(Question(x, self._schedule.timestep(level), pair))
-
-    def _clean(self, output: Tensor, x: Tensor, level: NoiseLevel) -> Tensor:
-        return clean(output.float(), x, level, self._schedule.parameterisation)
-
-
-# -- what is checked before anything runs ------------------------------------------------------------------------------
-
-
-def _check_pipeline(pipe: Any, call: Mapping[str, Any]) -> None:
-    name = type(pipe).__name__
-    if not {kind.__name__ for kind in type(pipe).__mro__} & set(SUPPORTED):
-        raise TypeError(f"{INFOTEXT_PREFIX}: pipe is a {name}, not one of {', '.join(SUPPORTED)}")
-    known = inspect.signature(type(pipe).__call__).parameters
-    for argument in call:
-        if argument not in known and argument not in _CALLBACKS:
-            raise TypeError(f"{INFOTEXT_PREFIX}: {name} takes no argument {argument!r}")
-    if not is_known(pipe.scheduler):
-        raise ValueError(f"{INFOTEXT_PREFIX}: the noise schedule of {type(pipe.scheduler).__name__} is not known")
-
-
-def _check_call(pipe: Any, call: Mapping[str, Any]) -> None:
-    prompt, embeds = call.get("prompt"), call.get("prompt_embeds")
-    if (prompt is None) == (embeds is None):
-        raise ValueError(f"{INFOTEXT_PREFIX}: give either prompt or prompt_embeds")
-    if prompt is not None and (not isinstance(prompt, (str, list)) or not prompt):
-        raise ValueError(f"{INFOTEXT_PREFIX}: prompt must be a text or a list of texts, not {prompt!r}")
-    if call.get("output_type", "latent") not in _OUTPUTS:
-        raise ValueError(f"{INFOTEXT_PREFIX}: output_type = {call['output_type']!r} is not one of {', '.join(_OUTPUTS)}")
-    steps = call.get("num_inference_steps", 1)
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"{INFOTEXT_PREFIX}: num_inference_steps = {steps!r} is not an integer from 1 on")
-    per_prompt = call.get("num_images_per_prompt", call.get("num_videos_per_prompt")) or 1
-    prompts = len(prompt) if isinstance(prompt, list) else 1 if embeds is None else len(embeds)
-    pictures = prompts * per_prompt
-    _check_generator(call.get("generator"), pictures)
-    latents = call.get("latents")
-    if latents is None:
-        return
-    if not isinstance(latents, Tensor) or not latents.is_floating_point():
-        kind = latents.dtype if isinstance(latents, Tensor) else type(latents).__name__
-        raise ValueError(f"{INFOTEXT_PREFIX}: latents must be a floating-point tensor, not {kind}")
-    if latents.ndim == 0 or len(latents) != pictures:
-        raise ValueError(f"{INFOTEXT_PREFIX}: latents have shape {tuple(latents.shape)} for {pictures} pictures")
-    if not bool(torch.isfinite(latents).all()):
-        raise ValueError(f"{INFOTEXT_PREFIX}: latents are not finite")
-
-
-def _check_generator(generator: Any, pictures: int) -> None:
-    generators = generator if isinstance(generator, list) else [generator]
-    if not all(isinstance(one, torch.Generator) or (one is None and generator is None) for one in generators):
-        raise ValueError(f"{INFOTEXT_PREFIX}: generator must be a torch.Generator or a list of them, one per picture")
-    if isinstance(generator, list) and len(generator) != pictures:
-        raise ValueError(f"{INFOTEXT_PREFIX}: generator has {len(generator)} entries for {pictures} pictures")
+            self.probe = PipelineProbe(self._pipe, rehearsal, self._others, work)
+            try:
+                ordered = self.probe.run({**call, "latents": layout.argument(own).clone()}, guidance_scales(self._pipe, call))
+            except Exception:
+                if self.probe.started or layout is candidates[-1]:
+                    raise
+                continue
+            self.interrupted = ordered is None
+            return ordered, layout, first
+        raise AssertionError("there is always a candidate")
 
 
-def _guidance(pipe: Any, call: Mapping[str, Any]) -> float:
-    """The classifier-free guidance scale of the call; Flux' `guidance_scale` is a distilled one, not this."""
-    known = inspect.signature(type(pipe).__call__).parameters
-    name = "true_cfg_scale" if "true_cfg_scale" in known else "guidance_scale"
-    return float(call.get(name, known[name].default))
+def _nobodys() -> torch.Generator:
+    """A generator whose state is of no interest."""
+    return torch.Generator().manual_seed(0)
+
+
+class _States:
+    """Random states as they are now, to be put back."""
+
+    def __init__(self, generator: Any):
+        generators = generator if isinstance(generator, list) else [generator]
+        self._own = [(one, one.get_state()) for one in generators if isinstance(one, torch.Generator)]
+        self._everybodys = torch.get_rng_state()
+        self._devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+
+    def put_back(self) -> None:
+        for generator, state in self._own:
+            generator.set_state(state)
+        torch.set_rng_state(self._everybodys)
+        if self._devices is not None:
+            torch.cuda.set_rng_state_all(self._devices)

@@ -1,111 +1,211 @@
-"""The denoising models inside a diffusers pipeline: how they are called, and answered from memory."""
+"""The denoising models inside a diffusers pipeline: which they are, how they are called, and who else has a say in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...answers import Answers, foreign_say, replaced
+from ...answers import hooked, is_replaced, replaced
 
-ROUNDING = 1e-5
-"""Relative difference between two ways of taking the same step, in float32."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The model's raw outputs [B, …]."""
-
-    cond: Tensor
-    uncond: Tensor | None
+_INPUTS = ("hidden_states", "sample", "x")
+_KEEPS_NOTHING = ("layerwise_casting", "group_offloading", "layer_execution_tracker", "lazy_prefetch_group_offloading")
+"""diffusers' own hooks that only move or cast weights."""
 
 
-def denoising_models(pipe: Any) -> list[torch.nn.Module]:
-    """The models that predict noise or velocity, in the order of the schedule."""
-    found = [getattr(pipe, name, None) for name in ("unet", "transformer", "transformer_2")]
-    return [model for model in found if model is not None]
+def denoising_models(pipe: Any) -> dict[str, nn.Module]:
+    """The models that predict noise or velocity, by name."""
+    names = [name for name in inspect.signature(type(pipe).__init__).parameters if "unet" in name or "transformer" in name]
+    found = {name: getattr(pipe, name, None) for name in names}
+    return {name: model for name, model in found.items() if isinstance(model, nn.Module)}
+
+
+def other_models(pipe: Any) -> dict[str, nn.Module]:
+    """Encoders, ControlNets and whatever else a pipeline asks besides its denoising models, by name."""
+    known = denoising_models(pipe)
+    found = {name: getattr(pipe, name, None) for name in inspect.signature(type(pipe).__init__).parameters}
+    return {name: model for name, model in found.items() if isinstance(model, nn.Module) and name not in known}
 
 
 @contextmanager
-def forwards_replaced(models: list[torch.nn.Module], replacement: Callable[..., Any]) -> Iterator[None]:
-    """Shadow every model's `forward` on the instance by replacement(original, …)."""
+def calls_replaced(models: Mapping[str, nn.Module], replacement: Callable[..., Any]) -> Iterator[None]:
+    """Shadow every model's call on the instance by replacement(name, original, …): hooks are heard only if the original is."""
     with ExitStack() as stack:
-        for model in models:
-            stack.enter_context(replaced(model, "forward", replacement))
+        for name, model in models.items():
+            for function in ("_call_impl", "_compiled_call_impl"):
+                if getattr(model, function, None) is not None:
+                    stack.enter_context(replaced(model, function, _named(name, replacement)))
         yield
 
 
-def why_not_remembered(models: list[torch.nn.Module]) -> str | None:
-    """What else takes part in the models' answers, in words; None if nothing.
+def _named(name: str, replacement: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda original, *args, **kwargs: replacement(name, original, *args, **kwargs)
 
-    A model's own `forward` is the function that is asked, whoever wrapped it; offloading only moves weights.
+
+class ModelCall:
+    """One call of a denoising model, in slots of one row per picture: with the prompt, without it, and so on.
+
+    Attributes:
+        slots: how many there are.
     """
 
-    def harmless(module: torch.nn.Module) -> bool:
-        return any(module is model for model in models) or hasattr(module, "_hf_hook")
+    def __init__(self, args: tuple, kwargs: dict[str, Any], pictures: int):
+        self._args, self._kwargs, self._pictures = args, kwargs, pictures
+        self._name = None if args else next((name for name in _INPUTS if name in kwargs), None)
+        if not args and self._name is None:
+            raise TypeError("no latents among its model's arguments")
+        self._shown = args[0] if self._name is None else kwargs[self._name]
+        self.as_list = type(self._shown) is list
+        self._rows = len(self._shown)
+        self.slots = self._rows // pictures
+        if self._rows % pictures or not self.slots:
+            raise TypeError(f"its model sees {self._rows} latents for {pictures} pictures")
 
-    return next(filter(None, (foreign_say(model, harmless) for model in models)), None)
+    def latents(self, slot: int) -> Tensor:
+        """What the model is shown there [B, …]."""
+        rows = self._shown[self._of(slot)]
+        return torch.stack(rows) if self.as_list else rows
+
+    def part(self, slot: int) -> tuple[tuple, dict[str, Any]]:
+        """Positional and named arguments of this slot alone."""
+        if self.slots == 1:
+            return self._args, self._kwargs
+        return _part((self._args, self._kwargs), self._rows, self._of(slot), self.as_list)
+
+    def question(self, slot: int) -> Any:
+        """Everything but the latents that the answer of this slot depends on."""
+        args, kwargs = self.part(slot)
+        if self._name is None:
+            return (*args[1:],), dict(kwargs)
+        return args, {name: value for name, value in kwargs.items() if name != self._name}
+
+    def _of(self, slot: int) -> slice:
+        return slice(slot * self._pictures, (slot + 1) * self._pictures)
 
 
-def model_input(args: tuple, kwargs: dict[str, Any]) -> Tensor:
-    """What a call of a denoising model shows it: latents [B, …], or [2·B, …] under guidance."""
-    return args[0] if args else kwargs["hidden_states" if "hidden_states" in kwargs else "sample"]
-
-
-def model_timestep(args: tuple, kwargs: dict[str, Any]) -> float:
-    """The timestep of a call of a denoising model, the same for all rows."""
-    return float(torch.as_tensor(args[1] if len(args) > 1 else kwargs["timestep"]).flatten()[0])
-
-
-def half(value: Any, rows: int, part: slice) -> Any:
-    """Half of a guided batch's arguments, all the way down; what has not `rows` rows stays as it is."""
+def _part(value: Any, rows: int, part: slice, lists: bool) -> Any:
+    """The rows of a batch's arguments, all the way down; what has not `rows` rows stays as it is."""
     if isinstance(value, Tensor):
         return value[part] if value.ndim > 0 and len(value) == rows else value
     if isinstance(value, dict):
-        return {key: half(entry, rows, part) for key, entry in value.items()}
+        return {key: _part(entry, rows, part, lists) for key, entry in value.items()}
+    if lists and type(value) is list and len(value) == rows:  # a model that takes its batch as a list
+        return value[part]
     if type(value) in (list, tuple):
-        return type(value)(half(entry, rows, part) for entry in value)
+        return type(value)(_part(entry, rows, part, lists) for entry in value)
     return value
 
 
-class AnsweredModels:
-    """A pipeline's models, answered from memory until the first question that is not remembered."""
+class ModelOutput(tuple):
+    """A model's or a scheduler's answer for whoever indexes, unpacks or names it."""
 
-    def __init__(self, answers: Answers, batch: int):
-        """
-        Args:
-            answers: noted under ("cond", timestep) and ("uncond", timestep).
-            batch: number of pictures.
-        """
-        self._answers, self._batch = answers, batch
-        self._last: tuple[Tensor, float] | None = None
+    sample = prev_sample = property(lambda self: self[0])
+    pred_original_sample = property(lambda self: self[1])
 
-    def forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Stands in for a model's own `forward`."""
-        if not self._answers:
-            return original(*args, **kwargs)
-        shown, timestep = model_input(args, kwargs), model_timestep(args, kwargs)
-        coupled = len(shown) == 2 * self._batch
-        x = shown[self._batch :] if coupled else shown
-        again = self._last is not None and self._last[1] == timestep and torch.equal(self._last[0], x)
-        self._last = x, timestep
-        if not coupled:  # a second call about the same latents is the one without the prompt
-            known = self._answers.recall(("uncond" if again else "cond", timestep), x)
-            return (known,) if known is not None else self._asked(original, args, kwargs, forget=not again)
-        cond = self._answers.recall(("cond", timestep), x)
-        if cond is None:
-            return self._asked(original, args, kwargs, forget=True)
-        uncond = self._answers.recall(("uncond", timestep), x)
-        if uncond is None:
-            args, kwargs = half((args, kwargs), 2 * self._batch, slice(self._batch))
-            uncond = original(*args, **kwargs)[0]
-        return (torch.cat([uncond, cond]),)
 
-    def _asked(self, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any], forget: bool) -> Any:
-        if forget:
-            self._answers.forget()
-        return original(*args, **kwargs)
+def as_output(slots: Sequence[Tensor], as_list: bool) -> ModelOutput:
+    """The answers of a call's slots as its model gives them."""
+    rows = torch.cat(list(slots))
+    return ModelOutput((list(rows) if as_list else rows,))
+
+
+def of_output(output: Any, slots: int) -> list[Tensor]:
+    """The answers [B, …] of a call's slots."""
+    rows = output if isinstance(output, Tensor) else output[0]
+    rows = torch.stack(list(rows)) if isinstance(rows, (list, tuple)) else rows
+    return list(rows.chunk(slots))
+
+
+# -- who else has a say ------------------------------------------------------------------------------------------------
+
+
+def why_not_asked(models: Mapping[str, nn.Module]) -> str | None:
+    """What on the models may count or keep what it sees where nobody can put it back, in words; None if nothing.
+
+    A model's own `forward` may be wrapped by anybody; offloading and diffusers' own hooks are known.
+    """
+    for model in models.values():
+        for module in model.modules():
+            if module is not model and is_replaced(module, "forward") and not _is_known(module):
+                theirs = getattr(vars(module)["forward"], "__module__", None) or "?"
+                return f"a forward of {theirs} in a {type(module).__name__} may keep what it sees"
+    return None
+
+
+def why_asked_as_a_whole(models: Mapping[str, nn.Module]) -> str | None:
+    """What may look at the other rows of a call, in words: there no row is asked without the others."""
+    for model in models.values():
+        for module in model.modules():
+            processor = getattr(module, "processor", None)
+            kind = type(processor)
+            if callable(processor) and (not kind.__module__.startswith("diffusers.models") or "PAG" in kind.__name__):
+                return f"the attention processor {kind.__name__}"
+            if _stateful_hooks(module):
+                return f"the hook {_stateful_hooks(module)[0]}"
+    return None
+
+
+def why_not_remembered(models: Mapping[str, nn.Module]) -> str | None:
+    """What else takes part in the models' answers, in words; None if nothing."""
+    for name, model in models.items():
+        if implemented_elsewhere(model):
+            return f"another implementation of {name}"
+        hook = hooked(model, lambda hook: str(getattr(hook, "__module__", "")).startswith("torch."))
+        if hook:
+            return hook
+    return why_not_asked(models) or why_asked_as_a_whole(models)
+
+
+def implemented_elsewhere(model: nn.Module) -> bool:
+    """Whether the model's forward is another one than its class was written with, such as a step cache's."""
+    own = vars(model).get("forward")
+    function = getattr(own, "__func__", None) if getattr(own, "__self__", None) is model else None
+    if function is not None and all(vars(kind).get("forward") is not function for kind in type(model).__mro__):
+        return True
+    for kind in type(model).__mro__:
+        if "forward" in vars(kind):
+            function = inspect.unwrap(vars(kind)["forward"])
+            return getattr(function, "__module__", kind.__module__) != kind.__module__
+    return False
+
+
+def fresh(models: Mapping[str, nn.Module]) -> None:
+    """Let diffusers' step caches forget what they have seen."""
+    for model in models.values():
+        for module in model.modules():
+            if _stateful_hooks(module):
+                vars(module)["_diffusers_hook"].reset_stateful_hooks(recurse=False)
+
+
+class KeptState:
+    """What another implementation of a model keeps on it or on its class, such as a counter of steps, to be put back."""
+
+    def __init__(self, models: Mapping[str, nn.Module]):
+        owners = [owner for model in models.values() if implemented_elsewhere(model) for owner in (model, type(model))]
+        self._kept = [(owner, _plain(owner)) for owner in owners]
+
+    def put_back(self) -> None:
+        for owner, kept in self._kept:
+            for name in _plain(owner).keys() - kept.keys():
+                delattr(owner, name)
+            for name, value in kept.items():
+                if vars(owner).get(name) is not value:
+                    setattr(owner, name, value)
+
+
+def _plain(owner: Any) -> dict[str, Any]:
+    kinds = (bool, int, float, str, Tensor, type(None))
+    return {name: value for name, value in vars(owner).items() if isinstance(value, kinds) and not name.startswith("__")}
+
+
+def _is_known(module: nn.Module) -> bool:
+    return hasattr(module, "_hf_hook") or "_diffusers_hook" in vars(module)
+
+
+def _stateful_hooks(module: nn.Module) -> list[str]:
+    registry = vars(module).get("_diffusers_hook")
+    return [] if registry is None else [name for name in registry.hooks if name not in _KEEPS_NOTHING]

@@ -4,6 +4,10 @@ The pipeline is run with a probe in its scheduler's place. Encoding of prompts, 
 and the choice between two transformers stay the pipeline's; the probe only decides which latents the model sees next
 (`step` returns them) and at which timestep (the loop's timesteps are views of a tensor that the probe writes into).
 
+An answer is read where the pipeline gives it to its scheduler, put together, cut and turned round as the scheduler needs it. To
+read one of several (with the prompt, without) alone, every slot of the step is given that same answer: whatever guidance
+makes of equal answers is that answer. Turns of the loop that only do so evaluate nothing.
+
 The core asks by calling functions, the pipeline answers by going round its loop. The two meet by repetition: the core is
 run again from the start after every answer, with all answers so far at hand, until it has no question left. It is
 deterministic, and cheap beside a model evaluation; the alternative would be a thread.
@@ -11,21 +15,25 @@ deterministic, and cheap beside a model evaluation; the alternative would be a t
 
 from __future__ import annotations
 
-import copy
-import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...answers import Answers
-from .models import ROUNDING, Answer, denoising_models, forwards_replaced, half, model_input, model_timestep
+from ...answers import _same as same
+from .guidance import ALONE, Guidance, measured
+from .loop import in_place
+from .models import KeptState, ModelCall, as_output, denoising_models, fresh, of_output, why_asked_as_a_whole
+from .rehearsal import MadeUp, Rehearsal, Replayed, Unusable, understood
 
-MOST_QUESTIONS = 5000
+MOST_TURNS = 20000
 """Length of the probe's schedule; the probe ends it long before."""
+ROUNDING = 1e-5
+"""Relative difference between two ways of taking the same step, in float32."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +42,18 @@ class Question:
     """What the model is to see [B, …]."""
     timestep: float
     """The host's timestep for it."""
+    sigma: float = 1.0
+    """The scheduler's sigma for it."""
     pair: bool = False
     """Whether the answer without the prompt is wanted, too."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the scheduler would be given [B, …]."""
+
+    cond: Tensor
+    uncond: Tensor
 
 
 class Unanswered(BaseException):
@@ -50,30 +68,59 @@ class _Finished(Exception):
     """Leaves the pipeline: the core has no question left."""
 
 
+@dataclass
+class _Turn:
+    """One turn of the pipeline's loop: what is evaluated and given in it, and what was seen."""
+
+    question: Question
+    evaluate: frozenset[int] | None = frozenset()
+    """Slots whose answer is evaluated; None: all."""
+    given: Tensor | int | None = None
+    """The answer of the others: one that is known, or the made-up one of that slot; None: that of the slot that is evaluated,
+    or a made-up one of their own."""
+    answers: dict[int, Tensor] = field(default_factory=dict)
+    """Slot: what was evaluated."""
+    asked: list[tuple[str, Any, Tensor]] = field(default_factory=list)
+    """Per slot the model's name, everything else that was asked with, and the latents."""
+    answer_alone: bool = True
+    """Whether every slot had the same answer."""
+    output: Tensor | None = None
+    """What the scheduler was given in the end."""
+
+
+_Turns = Generator[_Turn, _Turn, Any]
+
+
 class PipelineProbe:
     """One run of a pipeline that answers the core's questions.
 
     Attributes:
-        noise: the pipeline's own initial latents [B, …], of unit variance.
-        scheduler: a copy of the pipeline's scheduler with its timesteps set as for the call.
-        guided: whether the pipeline asks its model without the prompt, too.
-        answers: every answer given, under ("cond", timestep) and ("uncond", timestep).
+        guidance: how it puts the answers of its first step together.
+        answers: every answer given, by model and everything that it was asked with.
+        ambiguous: whether the pipeline asks the same twice in a step, so that something else makes the difference.
+        whole: whether no slot can be asked without the others.
     """
 
-    def __init__(self, pipe: Any, work: Callable[[PipelineProbe], Any]):
-        self._pipe = pipe
-        self._work = work
+    def __init__(self, pipe: Any, rehearsal: Rehearsal, others: Replayed, work: Callable[[PipelineProbe], Any]):
+        self._pipe, self._rehearsal, self._others, self._work = pipe, rehearsal, others, work
+        self._name, self._models = type(pipe).__name__, denoising_models(pipe)
+        self._made_up = MadeUp(self._models)
         self._given = 0
-        self._question: Question | None = None
-        self._outputs: list[Tensor] = []
-        self._rows: list[int] = []
-        self._shown: tuple[Tensor, float] | None = None
-        self.answers = Answers(ROUNDING)
         self._answered: list[Answer] = []
-        self.noise: Tensor | None = None
-        self.scheduler = copy.deepcopy(pipe.scheduler)
-        self.guided = False
+        self._named: list[float] = []
+        self._guidance: dict[int, Guidance] = {1: ALONE}
+        self._state = KeptState(self._models)
+        self.whole = why_asked_as_a_whole(self._models) is not None
+        self.answers = Answers(ROUNDING)
+        self.ambiguous = False
         self.result: Any = None
+        self.started = False
+        self._ahead = self._all_turns()
+        self._turn = next(self._ahead)
+
+    @property
+    def guidance(self) -> Guidance:
+        return self._guidance[self._rehearsal.slots[0]]
 
     def ask(self, question: Question) -> Answer:
         """The pipeline's answer.
@@ -86,128 +133,157 @@ class PipelineProbe:
         self._given += 1
         return self._answered[self._given - 1]
 
-    def run(self, call: dict[str, Any]) -> Any:
-        """Run the pipeline with these arguments, and return the work's result; None if the pipeline was interrupted.
+    def run(self, call: Mapping[str, Any], guidance_scales: Iterable[float]) -> Any:
+        """Run the pipeline with these arguments, its latents among them, and return the work's result; None if the pipeline
+        was interrupted.
 
-        Whatever happens, the pipeline has its own attributes and its models their own functions afterwards.
+        Raises:
+            Unusable: the pipeline does not start from the latents given, or cannot be asked.
+            What the pipeline raises passes through.
         """
-        with self._in_place(), suppress(_Finished):
+        self._named = list(guidance_scales)
+        with in_place(self._pipe, self), suppress(_Finished):
             self._pipe(**call)
         return self.result
 
-    # -- the pipeline's side ---------------------------------------------------------------------------------------
+    # -- what is done in which turn ------------------------------------------------------------------------------------
 
-    def timesteps(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Set the copied scheduler's timesteps as the pipeline wants them; the probe's own, unwritten, are returned."""
-        self.scheduler.set_timesteps(*args, **kwargs)
-        first = self.scheduler.timesteps[0]
-        return torch.full((MOST_QUESTIONS,), float(first), dtype=first.dtype, device=first.device)
+    def _all_turns(self) -> _Turns:
+        rehearsal = self._rehearsal
+        assert rehearsal.noise is not None
+        first = Question(rehearsal.noise, rehearsal.timesteps[0], _sigma(rehearsal.scheduler))
+        seen = yield _Turn(first)
+        yield from self._measure(first, seen)
+        known = seen.asked
+        self.ambiguous = any(same(a, b) for n, a in enumerate(known) for b in known[:n])
+        while True:
+            self._given = 0
+            try:
+                self.result = self._work(self)
+                return
+            except Unanswered as unanswered:
+                question = unanswered.question
+            self._others.forget()
+            self._answered.append((yield from self._ask(question)))
 
-    def step(self, index: int, timesteps: Tensor, timestep: Any, sample: Tensor) -> Tensor:
+    def _measure(self, at: Question, seen: _Turn) -> _Turns:
+        """Learn how as many answers as were just seen are put together."""
+        slots, alone = len(seen.asked), []
+        if slots == 1:
+            return
+        for slot in range(slots):
+            turn = yield _Turn(at, given=slot)
+            alone.append(turn.output)
+        self._guidance[slots] = measured(_known(seen.output), alone, self._named, self._name)
+
+    def _ask(self, question: Question) -> _Turns:
+        wanted = self._guidance[self._rehearsal.slots[0]]
+        ask_all = self.whole or question.pair or len(wanted.weights) == 1
+        seen = yield _Turn(question, None if ask_all else frozenset({wanted.cond}))
+        slots = len(seen.asked)
+        if slots not in self._guidance:
+            yield from self._measure(question, (yield _Turn(question)))
+        guidance = self._guidance[slots]
+        if guidance.cond not in seen.answers:  # another step than the first, with other slots
+            seen = yield _Turn(question, frozenset({guidance.cond}))
+        self._remember(seen)
+        alone = {slot: seen.output for slot in seen.answers if seen.answer_alone}
+        for slot, answer in seen.answers.items():
+            if slot not in alone and (slot == guidance.cond or question.pair):
+                alone[slot] = (yield _Turn(question, given=answer)).output
+        cond = _known(alone[guidance.cond])
+        if not question.pair or slots == 1:
+            return Answer(cond, cond)
+        return Answer(cond, guidance.away_from([_known(alone[slot]) for slot in range(slots)]))
+
+    def _remember(self, seen: _Turn) -> None:
+        for slot, answer in seen.answers.items():
+            name, question, latents = seen.asked[slot]
+            self.answers.note((name, question), latents, answer)
+
+    # -- the pipeline's side -------------------------------------------------------------------------------------------
+
+    def timesteps(self, scheduler: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        """The probe's own schedule, unwritten."""
+        own = self._rehearsal.scheduler
+        first = own.timesteps[0]
+        scheduler.timesteps = torch.full((MOST_TURNS,), float(first), dtype=first.dtype, device=first.device)
+        scheduler.sigmas = torch.full((MOST_TURNS + 1,), _sigma(own))
+        scheduler.num_inference_steps = MOST_TURNS
+
+    def step(self, index: int, output: Tensor, timestep: Any, sample: Tensor, scheduler: Any) -> Tensor:
         """The pipeline has finished its loop's turn `index`: take the answer, give the next question's latents."""
-        if index == 0:
-            self.noise = sample.clone()
-            self.guided = len(self._rows) > 1 or self._rows[0] == 2 * len(sample)
-        else:
-            if float(timestep) != float(timesteps[index]):
-                raise RuntimeError("this version of the pipeline copies its timesteps, which cannot be asked")
-            self._remember(self._answer(len(sample)))
-        self._outputs, self._rows = [], []
-        self._given = 0
+        turn = self._turn
+        if index == 0 and not _equal(sample, _known(self._rehearsal.noise)):
+            raise Unusable(f"{self._name} does not start from the latents that it is given")
+        if float(timestep) != turn.question.timestep:
+            raise Unusable(f"{self._name} goes its own way through the timesteps")
+        self.started = True
+        turn.output = _like(output, sample).clone()
+        self._state.put_back()
+        fresh(self._models)
         try:
-            self.result = self._work(self)
-        except Unanswered as unanswered:
-            self._question = unanswered.question
-        else:
-            raise _Finished
-        if index + 1 == len(timesteps):
-            raise RuntimeError(f"more than {MOST_QUESTIONS} questions to the model")
-        timesteps[index + 1] = self._question.timestep
-        return self._question.latents.to(sample)
+            self._turn = self._ahead.send(turn)
+        except StopIteration:
+            raise _Finished from None
+        if index + 1 == MOST_TURNS:
+            raise RuntimeError(f"more than {MOST_TURNS} turns")
+        question = self._turn.question
+        scheduler.timesteps[index + 1] = question.timestep
+        scheduler.sigmas[index + 1] = question.sigma
+        return question.latents.to(sample)
 
-    def _remember(self, answer: Answer) -> None:
-        self._answered.append(answer)
-        assert self._shown is not None, "an answer without a question"
-        shown, timestep = self._shown
-        self.answers.note(("cond", timestep), shown, answer.cond)
-        if answer.uncond is not None:
-            self.answers.note(("uncond", timestep), shown, answer.uncond)
-
-    def _answer(self, batch: int) -> Answer:
-        first = self._outputs[0]
-        if len(first) == 2 * batch:
-            uncond, cond = first.chunk(2)
-            return Answer(cond.clone(), uncond.clone())
-        return Answer(first, self._outputs[1] if len(self._outputs) > 1 else None)
-
-    def forward(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Stands in for a denoising model's `forward`; leaves out what nobody asked for."""
-        shown = model_input(args, kwargs)
-        self._rows.append(len(shown))
-        if self.noise is None:  # the loop's first turn only shows the pipeline's own noise
-            return (torch.zeros_like(shown),)
-        if len(self._rows) == 1:
-            self._shown = shown[: len(self.noise)], model_timestep(args, kwargs)
-        assert self._question is not None, "the pipeline goes on only after a question"
-        if self._question.pair or not self.guided:
+    def model(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Stands in for a denoising model; leaves out what nobody asked for."""
+        turn, call = self._turn, understood(self._name, args, kwargs, self._rehearsal.pictures)
+        first = len(turn.asked)
+        turn.asked += [(name, call.question(n), call.latents(n).clone()) for n in range(call.slots)]
+        wanted = [n for n in range(call.slots) if turn.evaluate is None or first + n in turn.evaluate]
+        if len(wanted) == call.slots:
             output = original(*args, **kwargs)
-            self._outputs.append(output[0])
+            if turn.answers or call.slots > 1:
+                turn.answer_alone = False
+            turn.answers |= {first + n: answer.clone() for n, answer in enumerate(of_output(output, call.slots))}
             return output
-        if len(self._rows) > 1:  # the second call of a turn is the one without the prompt
-            return (self._outputs[0],)
-        batch = len(self.noise)
-        if len(shown) == batch:
-            output = original(*args, **kwargs)
-            self._outputs.append(output[0])
-            return output
-        args, kwargs = half((args, kwargs), 2 * batch, slice(batch, None))
-        self._outputs.append(original(*args, **kwargs)[0])
-        return (torch.cat([self._outputs[0]] * 2),)
+        for n in wanted:
+            part_args, part_kwargs = call.part(n)
+            turn.answers[first + n] = of_output(original(*part_args, **part_kwargs), 1)[0].clone()
+        return as_output([self._filled(turn, name, call, n, first + n) for n in range(call.slots)], call.as_list)
 
-    # -- coming and going ------------------------------------------------------------------------------------------
+    def _filled(self, turn: _Turn, name: str, call: ModelCall, within: int, slot: int) -> Tensor:
+        if slot in turn.answers:
+            return turn.answers[slot]
+        if isinstance(turn.given, Tensor):
+            return turn.given
+        if turn.given is not None:
+            return self._made_up.answer(name, call, within, turn.given)
+        if turn.answers:
+            return next(iter(turn.answers.values()))
+        turn.answer_alone = False
+        return self._made_up.answer(name, call, within, slot)
 
-    @contextmanager
-    def _in_place(self) -> Iterator[None]:
-        pipe = self._pipe
-        before = dict(vars(pipe))
-        try:
-            with forwards_replaced(denoising_models(pipe), self.forward):
-                vars(pipe)["scheduler"] = probe_scheduler(pipe.scheduler, self)  # past the setter, which rewrites the config
-                vars(pipe)["_progress_bar_config"] = {**getattr(pipe, "_progress_bar_config", {}), "disable": True}
-                yield
-        finally:
-            interrupted = getattr(pipe, "_interrupt", False)
-            vars(pipe).clear()
-            vars(pipe).update(before)
-            if interrupted:
-                pipe._interrupt = True
-            if hasattr(pipe, "maybe_free_model_hooks"):
-                pipe.maybe_free_model_hooks()  # what a pipeline does at its own end: models offloaded, caches cleared
+    def other(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return self._others.call(name, original, *args, **kwargs)
 
 
-def probe_scheduler(scheduler: Any, probe: PipelineProbe) -> Any:
-    """A scheduler of the pipeline's own class and configuration that serves the probe instead of sampling."""
-    kind = type(scheduler)
+def _sigma(scheduler: Any) -> float:
+    sigmas = getattr(scheduler, "sigmas", None)
+    return 1.0 if sigmas is None else float(sigmas[0])
 
-    class Probe(kind):
-        order = 1
-        init_noise_sigma = property(lambda self: 1.0)
 
-        @functools.wraps(kind.set_timesteps)
-        def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
-            self.timesteps = probe.timesteps(*args, **kwargs)
-            self.sigmas = torch.ones(MOST_QUESTIONS + 1)
-            self.num_inference_steps = MOST_QUESTIONS
-            self._turn = -1
+def _known(tensor: Tensor | None) -> Tensor:
+    assert tensor is not None
+    return tensor
 
-        def scale_model_input(self, sample: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            return sample
 
-        @functools.wraps(kind.step)
-        def step(self, model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor]:
-            self._turn += 1
-            return (probe.step(self._turn, self.timesteps, timestep, sample),)
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.to(b), b)
 
-    serving = copy.deepcopy(scheduler)
-    serving.__class__ = Probe
-    return serving
+
+def _like(output: Tensor, sample: Tensor) -> Tensor:
+    """A model's output without the variance that some predict with it."""
+    if output.ndim > 1 and output.shape[1] == 2 * sample.shape[1] and output.shape[2:] == sample.shape[2:]:
+        return output[:, : sample.shape[1]]
+    if output.shape != sample.shape:
+        raise Unusable(f"its scheduler is given {tuple(output.shape)} for latents of shape {tuple(sample.shape)}")
+    return output

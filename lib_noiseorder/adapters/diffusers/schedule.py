@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -18,10 +19,15 @@ class Schedule:
 
     Attributes:
         parameterisation: what the model predicts: "eps", "v", "x0" or "flow".
-        sampler_levels: the levels of the sampler's calls with their timesteps, noisiest first.
+        sampler_levels: the levels of the sampler's calls, in their order; some schedulers ask twice at one.
     """
 
-    def __init__(self, scheduler: Any):
+    def __init__(self, scheduler: Any, timesteps: Sequence[float]):
+        """
+        Args:
+            scheduler: with its timesteps set.
+            timesteps: those of the calls that the pipeline will make.
+        """
         self._scheduler = scheduler
         self._size = int(scheduler.config.num_train_timesteps)
         if is_flow(scheduler):
@@ -30,32 +36,21 @@ class Schedule:
         else:
             self.parameterisation = _PREDICTIONS[scheduler.config.get("prediction_type", "epsilon")]
             self._alphas = scheduler.alphas_cumprod.double().cpu()
-        self.sampler_levels = self._sampler_levels()
-        self._timesteps = dict(self.sampler_levels)
+        self._timesteps: dict[NoiseLevel, float] = {}
+        self.sampler_levels = [self._level_of(timestep, index) for index, timestep in enumerate(timesteps)]
+        for level, timestep in zip(self.sampler_levels, timesteps):
+            self._timesteps.setdefault(level, timestep)
 
     def level_at(self, fraction: float) -> NoiseLevel:
         """The model's level at a fraction of its noise schedule."""
-        timestep, level = self._at(fraction)
-        self._timesteps.setdefault(level, timestep)
-        return level
-
-    def _at(self, fraction: float) -> tuple[int, NoiseLevel]:
-        if self._alphas is None:
-            timestep = max(round(fraction * self._size), 1)
-            return timestep, NoiseLevel.flow(timestep / self._size)
-        timestep = round(fraction * (self._size - 1))
-        return timestep, NoiseLevel.variance_preserving(self._alphas[timestep].item())
+        return self._at(max(round(fraction * self._size), 1) if self._alphas is None else round(fraction * (self._size - 1)))
 
     def nearest_level(self, noise_share: float) -> NoiseLevel:
         """The model's level whose sigma / (alpha + sigma) is nearest to a noise share."""
         if self._alphas is None:
-            timestep, level = self._at(noise_share)
-        else:
-            alpha, sigma = self._alphas.sqrt(), (1 - self._alphas).sqrt()
-            timestep = int((sigma / (alpha + sigma) - noise_share).abs().argmin())
-            level = NoiseLevel.variance_preserving(self._alphas[timestep].item())
-        self._timesteps.setdefault(level, timestep)
-        return level
+            return self.level_at(noise_share)
+        alpha, sigma = self._alphas.sqrt(), (1 - self._alphas).sqrt()
+        return self._at(int((sigma / (alpha + sigma) - noise_share).abs().argmin()))
 
     def timestep(self, level: NoiseLevel) -> float:
         """The scheduler's timestep of a level that this schedule gave."""
@@ -68,19 +63,24 @@ class Schedule:
             noise = self._scheduler.scale_model_input(noise, self._scheduler.timesteps[0])
         return noise
 
-    def _sampler_levels(self) -> dict[NoiseLevel, float]:
-        timesteps = self._scheduler.timesteps.tolist()
+    def _at(self, timestep: int) -> NoiseLevel:
+        """The level of a training timestep, with the number that the scheduler tells the model for it."""
+        if self._alphas is None:
+            level, told = NoiseLevel.flow(timestep / self._size), float(timestep)
+        else:
+            level, told = NoiseLevel.variance_preserving(self._alphas[timestep].item()), float(timestep)
+            if _is_continuous(self._scheduler):
+                told = 0.25 * math.log(level.sigma / level.alpha)
+        self._timesteps.setdefault(level, told)
+        return level
+
+    def _level_of(self, timestep: float, index: int) -> NoiseLevel:
         sigmas = getattr(self._scheduler, "sigmas", None)
-        levels: dict[NoiseLevel, float] = {}
-        for index, timestep in enumerate(timesteps):
-            if self._alphas is None:
-                level = NoiseLevel.flow(float(self._scheduler.sigmas[index]))
-            elif sigmas is not None and len(sigmas) >= len(timesteps):
-                level = NoiseLevel.variance_preserving(1 / (1 + float(sigmas[index]) ** 2))
-            else:
-                level = NoiseLevel.variance_preserving(self._alphas[int(timestep)].item())
-            levels.setdefault(level, timestep)
-        return levels
+        if self._alphas is None:
+            return NoiseLevel.flow(float(self._scheduler.sigmas[index]))
+        if sigmas is not None and len(sigmas) >= len(self._scheduler.timesteps):
+            return NoiseLevel.variance_preserving(1 / (1 + float(sigmas[index]) ** 2))
+        return NoiseLevel.variance_preserving(self._alphas[int(timestep)].item())
 
 
 def is_flow(scheduler: Any) -> bool:
@@ -95,17 +95,24 @@ def is_flow(scheduler: Any) -> bool:
 
 def is_known(scheduler: Any) -> bool:
     """Whether the scheduler's noise levels can be said in the core's terms."""
-    kind = scheduler.config.get("prediction_type", "epsilon")
+    config = getattr(scheduler, "config", {})
+    if "num_train_timesteps" not in config or config.get("invert_sigmas") or not hasattr(scheduler, "step"):
+        return False
+    kind = config.get("prediction_type", "epsilon")
     return is_flow(scheduler) or (kind in _PREDICTIONS and hasattr(scheduler, "alphas_cumprod"))
 
 
+def _is_continuous(scheduler: Any) -> bool:
+    """Whether the model is told 0.25 · ln(sigma / alpha) instead of a training timestep."""
+    config = scheduler.config
+    return config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
+
+
 def takes_euler_steps(scheduler: Any, call: Mapping[str, Any]) -> bool:
-    """Whether the pipeline goes straight from one level to the next, so that steps taken beforehand meet its very latents."""
+    """Whether the scheduler goes straight from one level to the next, so that steps taken beforehand meet its very latents."""
     config, kind = scheduler.config, type(scheduler).__name__
     if kind == "DDIMScheduler":
-        euler = not (config.get("clip_sample") or config.get("thresholding") or call.get("eta"))
-    elif kind == "FlowMatchEulerDiscreteScheduler":
-        euler = not config.get("stochastic_sampling")
-    else:
-        euler = kind == "EulerDiscreteScheduler"
-    return euler and not call.get("guidance_rescale")
+        return not (config.get("clip_sample") or config.get("thresholding") or call.get("eta"))
+    if kind == "FlowMatchEulerDiscreteScheduler":
+        return not config.get("stochastic_sampling")
+    return kind == "EulerDiscreteScheduler"

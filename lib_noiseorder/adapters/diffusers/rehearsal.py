@@ -1,0 +1,176 @@
+"""A pipeline's call gone through once with nothing evaluated: which calls it makes, and what its `latents` mean.
+
+The pipeline runs at its own timesteps while its denoising models answer with noise. From what reaches the scheduler one sees
+the initial latents, how often the models are asked at every step, and how long guidance stays what it is.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...answers import _same as same
+from .loop import Draws, in_place
+from .models import ModelCall, as_output, denoising_models
+
+_SPREAD = 0.1
+"""How far made-up answers are apart, so that guidance that rescales them is met where it acts on real ones."""
+
+
+class Unusable(TypeError):
+    """A pipeline that cannot be asked, or whose `latents` are not its initial noise."""
+
+
+class MadeUp:
+    """Answers that nobody evaluated: per slot a noise of its own, the same in every turn."""
+
+    def __init__(self, models: Mapping[str, nn.Module]):
+        self._models = models
+        self._known: dict[Any, Tensor] = {}
+
+    def answer(self, name: str, call: ModelCall, within: int, slot: int) -> Tensor:
+        """[B, …], for the call's slot `within`, the turn's slot `slot`."""
+        shown = call.latents(within)
+        key = slot, tuple(shown.shape), shown.dtype
+        if key not in self._known:
+            shape = self._shape(name, shown)
+            noises = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in (0, slot + 1)]
+            self._known[key] = (noises[0] + _SPREAD * noises[1]).to(shown)
+        return self._known[key]
+
+    def _shape(self, name: str, shown: Tensor) -> list[int]:
+        config = getattr(self._models[name], "config", {})
+        taken, given = config.get("in_channels"), config.get("out_channels")
+        shape = list(shown.shape)
+        if isinstance(taken, int) and isinstance(given, int) and taken in shape[1:]:
+            shape[shape.index(taken, 1)] = given
+        return shape
+
+
+class Replayed:
+    """Encoders and ControlNets, asked once: the same call again gives the same answer."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[str, Any, Any]] = []
+
+    def call(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        for asked, arguments, answer in self._known:
+            if asked == name and same(arguments, (args, kwargs)):
+                return copy.copy(answer)
+        answer = original(*args, **kwargs)
+        self._known.append((name, (args, dict(kwargs)), answer))
+        return copy.copy(answer)
+
+    def forget(self) -> None:
+        self._known.clear()
+
+
+@dataclass
+class Rehearsal:
+    """What was seen."""
+
+    pictures: int
+    scheduler: Any = None
+    """A copy of the pipeline's, with the timesteps of the call."""
+    noise: Tensor | None = None
+    """The pipeline's own initial latents as its scheduler sees them [B, …], of unit variance."""
+    drawn: list[Tensor] = field(default_factory=list)
+    timesteps: list[float] = field(default_factory=list)
+    """Of every call of the scheduler."""
+    slots: list[int] = field(default_factory=list)
+    """Evaluations per picture of every step."""
+    steady: bool = True
+    """Whether guidance is the same at the first half of the steps."""
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations per picture of the whole run."""
+        return sum(self.slots)
+
+
+def rehearse(pipe: Any, call: Mapping[str, Any], pictures: int, others: Replayed) -> Rehearsal:
+    """Go through a call; generators are advanced as by its own draws.
+
+    Raises:
+        Unusable: the pipeline does not sample as is known here.
+        What the pipeline raises passes through.
+    """
+    seen = Rehearsal(pictures)
+    stander = _Rehearsing(pipe, seen, others)
+    draws = Draws()
+    with draws, in_place(pipe, stander), suppress(_Over):
+        pipe(**call)
+    seen.drawn = draws.drawn
+    return seen
+
+
+class _Over(Exception):
+    """Leaves the pipeline after its last step."""
+
+
+class _Rehearsing:
+    def __init__(self, pipe: Any, seen: Rehearsal, others: Replayed):
+        self._seen, self._name = seen, type(pipe).__name__
+        self._made_up = MadeUp(denoising_models(pipe))
+        self._others = others
+        self._own = copy.deepcopy(pipe.scheduler)
+        self._slots = 0
+        self._output: Tensor | None = None
+        self._last: dict[str, Any] = {}
+
+    def timesteps(self, scheduler: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+        self._own.set_timesteps(*args, **kwargs)
+        for name, value in vars(self._own).items():
+            vars(scheduler)[name] = value
+        self._seen.scheduler = self._own
+
+    def model(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        call = understood(self._name, args, kwargs, self._seen.pictures)
+        answers = [self._made_up.answer(name, call, n, self._slots + n) for n in range(call.slots)]
+        self._slots += call.slots
+        return as_output(answers, call.as_list)
+
+    def other(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._seen.noise is None or name not in self._last:
+            self._last[name] = self._others.call(name, original, *args, **kwargs)
+        return copy.copy(self._last[name])  # from the second turn on nobody looks at what it says
+
+    def step(self, index: int, output: Tensor, timestep: Any, sample: Tensor, scheduler: Any) -> Tensor:
+        seen = self._seen
+        if torch.as_tensor(timestep).numel() != 1:
+            raise Unusable(f"{self._name} takes its latents through different timesteps at a time")
+        if len(sample) != seen.pictures:
+            raise Unusable(f"{self._name} samples {len(sample)} latents for {seen.pictures} pictures")
+        if not self._slots:
+            raise Unusable(f"{self._name} samples without asking a denoising model that is known")
+        if seen.noise is None:
+            seen.noise, self._output = sample.clone(), output.clone()
+        elif self._slots == seen.slots[0] and index < (len(scheduler.timesteps) + 1) // 2:
+            assert self._output is not None
+            seen.steady = seen.steady and bool(torch.allclose(output, self._output, rtol=1e-3, atol=1e-3))
+        elif self._slots != seen.slots[0] and index < (len(scheduler.timesteps) + 1) // 2:
+            seen.steady = False
+        seen.timesteps.append(float(timestep))
+        seen.slots.append(self._slots)
+        self._slots = 0
+        if index + 1 == len(scheduler.timesteps):
+            raise _Over
+        return sample
+
+
+def understood(pipeline: str, args: tuple, kwargs: dict[str, Any], pictures: int) -> ModelCall:
+    """The call of a denoising model.
+
+    Raises:
+        Unusable: it is none that is known here.
+    """
+    try:
+        return ModelCall(args, kwargs, pictures)
+    except TypeError as error:
+        raise Unusable(f"{pipeline} cannot be asked: {error}") from None
