@@ -1,10 +1,12 @@
 """Calls of the tiny diffusers pipelines, and what their models are shown meanwhile."""
 
 import contextlib
+import functools
 
 import torch
 
 from lib_noiseorder import NoiseOrderSettings
+from lib_noiseorder.adapters.diffusers.models import denoising_models
 
 PLAIN = NoiseOrderSettings(enabled=True, erasure_samples=1, strength=0.0)
 ERASED = NoiseOrderSettings(enabled=True, strength=0.0)
@@ -33,6 +35,43 @@ def seeded(*seeds):
 
 def pictures_of(output):
     return output.frames if hasattr(output, "frames") else output.images
+
+
+def latents_of(output):
+    """The one tensor that a pipeline gave."""
+    for name in ("images", "frames", "video"):
+        if hasattr(output, name):
+            return getattr(output, name)
+    return output[0]
+
+
+class Count:
+    """Rows that reached the denoising models."""
+
+    rows = 0
+
+
+@contextlib.contextmanager
+def counted(pipe):
+    """The evaluations per latent that are made meanwhile."""
+    count, models = Count(), denoising_models(pipe).values()
+    before = [vars(model).get("forward") for model in models]
+    for model in models:
+
+        def forward(*args, original=model.forward, **kwargs):
+            shown = args[0] if args else kwargs.get("hidden_states", kwargs.get("sample", kwargs.get("x")))
+            count.rows += len(shown)
+            return original(*args, **kwargs)
+
+        vars(model)["forward"] = functools.wraps(model.forward)(forward)
+    try:
+        yield count
+    finally:
+        for model, own in zip(models, before):
+            if own is None:
+                del vars(model)["forward"]
+            else:
+                vars(model)["forward"] = own
 
 
 def picture(pipe, call, **more):

@@ -37,14 +37,14 @@ def check_pipeline(pipe: Any, call: Mapping[str, Any]) -> None:
     known = parameters(pipe)
     for argument, why in (("prompt", "makes nothing of a prompt"), ("latents", "takes no latents")):
         if argument not in known:
-            raise Unusable(f"{INFOTEXT_PREFIX}: {name} {why}")
+            raise Unusable(f"{name} {why}")
     if "audio_latents" in known or "audio_length_in_s" in known or "audio_end_in_s" in known:
-        raise Unusable(f"{INFOTEXT_PREFIX}: {name} makes sound, not pictures alone")
+        raise Unusable(f"{name} makes sound, not pictures alone")
     scheduler = getattr(pipe, "scheduler", None)
     if scheduler is None or not hasattr(scheduler, "set_timesteps"):
-        raise Unusable(f"{INFOTEXT_PREFIX}: {name} has no scheduler")
+        raise Unusable(f"{name} has no scheduler")
     if not denoising_models(pipe):
-        raise Unusable(f"{INFOTEXT_PREFIX}: {name} has no denoising model that is known")
+        raise Unusable(f"{name} has no denoising model that is known")
     for argument in call:
         if argument not in known and argument not in CALLBACKS:
             raise TypeError(f"{INFOTEXT_PREFIX}: {name} takes no argument {argument!r}")

@@ -31,7 +31,7 @@ from .latents import Layout, drawn_as, layouts
 from .model import PipelineModel
 from .models import calls_replaced, denoising_models, why_not_asked, why_not_remembered
 from .probe import PipelineProbe
-from .rehearsal import Rehearsal, Replayed, Unusable, rehearse
+from .rehearsal import RandomStates, Rehearsal, Replayed, Unusable, rehearse
 from .remembered import AnsweredModels
 from .schedule import takes_euler_steps
 
@@ -102,7 +102,7 @@ def run_ordered(pipe: Any, prompt: Any = None, *, settings: Given = None, **call
         Interrupted: another thread interrupted the pipeline while its model was asked, so that there is no picture.
     """
     ordering = _Ordering(pipe, prompt, settings, call, remembers=True)
-    generators = _States(call.get("generator"))
+    generators = RandomStates(call.get("generator"))
     try:
         ordered = ordering.done()
     except Unusable:
@@ -186,7 +186,7 @@ class _Ordering:
             raise RuntimeError(f"{INFOTEXT_PREFIX}: {self._name} ended without sampling")
         drawn = drawn_as(noise, self.rehearsal.drawn)
         if drawn is None:
-            raise Unusable(f"{INFOTEXT_PREFIX}: {self._name} starts from more than the noise that it draws")
+            raise Unusable(f"{self._name} starts from more than the noise that it draws")
         return noise, drawn
 
     def _checked(self, given: Tensor, layout: Layout) -> Tensor:
@@ -229,20 +229,3 @@ class _Ordering:
 def _nobodys() -> torch.Generator:
     """A generator whose state is of no interest."""
     return torch.Generator().manual_seed(0)
-
-
-class _States:
-    """Random states as they are now, to be put back."""
-
-    def __init__(self, generator: Any):
-        generators = generator if isinstance(generator, list) else [generator]
-        self._own = [(one, one.get_state()) for one in generators if isinstance(one, torch.Generator)]
-        self._everybodys = torch.get_rng_state()
-        self._devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
-
-    def put_back(self) -> None:
-        for generator, state in self._own:
-            generator.set_state(state)
-        torch.set_rng_state(self._everybodys)
-        if self._devices is not None:
-            torch.cuda.set_rng_state_all(self._devices)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .models import KeptState, ModelOutput, calls_replaced, denoising_models, fresh, other_models
+from .models import KeptState, ModelOutput, calls_replaced, denoising_models, other_models
 
 
 class Stander(Protocol):
@@ -55,7 +55,6 @@ def in_place(pipe: Any, stander: Stander) -> Iterator[None]:
         if interrupted:
             pipe._interrupt = True
         state.put_back()
-        fresh(models)
         if hasattr(pipe, "maybe_free_model_hooks"):
             pipe.maybe_free_model_hooks()  # what a pipeline does at its own end: models offloaded, caches cleared
 

@@ -51,6 +51,7 @@ class ModelCall:
 
     Attributes:
         slots: how many there are.
+        splits: whether a slot's arguments can be told from the others'.
     """
 
     def __init__(self, args: tuple, kwargs: dict[str, Any], pictures: int):
@@ -64,6 +65,7 @@ class ModelCall:
         self.slots = self._rows // pictures
         if self._rows % pictures or not self.slots:
             raise TypeError(f"its model sees {self._rows} latents for {pictures} pictures")
+        self.splits = self.slots == 1 or not _crosswise((args, kwargs), self._rows, self._shown)
 
     def latents(self, slot: int) -> Tensor:
         """What the model is shown there [B, …]."""
@@ -98,6 +100,15 @@ def _part(value: Any, rows: int, part: slice, lists: bool) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_part(entry, rows, part, lists) for entry in value)
     return value
+
+
+def _crosswise(value: Any, rows: int, latents: Any) -> bool:
+    """Whether an argument may have its pictures along its second axis."""
+    if isinstance(value, Tensor):
+        return value is not latents and value.ndim > 1 and value.shape[1] == rows
+    if isinstance(value, dict):
+        value = list(value.values())
+    return type(value) in (list, tuple) and any(_crosswise(entry, rows, latents) for entry in value)
 
 
 class ModelOutput(tuple):
@@ -173,22 +184,19 @@ def implemented_elsewhere(model: nn.Module) -> bool:
     return False
 
 
-def fresh(models: Mapping[str, nn.Module]) -> None:
-    """Let diffusers' step caches forget what they have seen."""
-    for model in models.values():
-        for module in model.modules():
-            if _stateful_hooks(module):
-                vars(module)["_diffusers_hook"].reset_stateful_hooks(recurse=False)
-
-
 class KeptState:
-    """What another implementation of a model keeps on it or on its class, such as a counter of steps, to be put back."""
+    """What models keep from call to call: diffusers' step caches, to be emptied; what another implementation of a model writes
+    onto it or its class, such as a counter of steps, to be put back."""
 
     def __init__(self, models: Mapping[str, nn.Module]):
+        modules = [module for model in models.values() for module in model.modules()]
+        self._caches = [vars(module)["_diffusers_hook"] for module in modules if _stateful_hooks(module)]
         owners = [owner for model in models.values() if implemented_elsewhere(model) for owner in (model, type(model))]
         self._kept = [(owner, _plain(owner)) for owner in owners]
 
     def put_back(self) -> None:
+        for cache in self._caches:
+            cache.reset_stateful_hooks(recurse=False)
         for owner, kept in self._kept:
             for name in _plain(owner).keys() - kept.keys():
                 delattr(owner, name)

@@ -27,8 +27,8 @@ from ...answers import Answers
 from ...answers import _same as same
 from .guidance import ALONE, Guidance, measured
 from .loop import in_place
-from .models import KeptState, ModelCall, as_output, denoising_models, fresh, of_output, why_asked_as_a_whole
-from .rehearsal import MadeUp, Rehearsal, Replayed, Unusable, understood
+from .models import KeptState, ModelCall, as_output, denoising_models, of_output, why_asked_as_a_whole
+from .rehearsal import MadeUp, Rehearsal, Replayed, Unusable, as_sample, understood
 
 MOST_TURNS = 20000
 """Length of the probe's schedule; the probe ends it long before."""
@@ -97,14 +97,15 @@ class PipelineProbe:
     Attributes:
         guidance: how it puts the answers of its first step together.
         answers: every answer given, by model and everything that it was asked with.
-        ambiguous: whether the pipeline asks the same twice in a step, so that something else makes the difference.
+        ambiguous: whether an answer depends on more than what its slot was asked with: where the pipeline asks the same twice
+            in a step, something else makes the difference.
         whole: whether no slot can be asked without the others.
     """
 
     def __init__(self, pipe: Any, rehearsal: Rehearsal, others: Replayed, work: Callable[[PipelineProbe], Any]):
         self._pipe, self._rehearsal, self._others, self._work = pipe, rehearsal, others, work
         self._name, self._models = type(pipe).__name__, denoising_models(pipe)
-        self._made_up = MadeUp(self._models)
+        self._made_up = MadeUp(self._models, rehearsal.shapes)
         self._given = 0
         self._answered: list[Answer] = []
         self._named: list[float] = []
@@ -155,7 +156,7 @@ class PipelineProbe:
         seen = yield _Turn(first)
         yield from self._measure(first, seen)
         known = seen.asked
-        self.ambiguous = any(same(a, b) for n, a in enumerate(known) for b in known[:n])
+        self.ambiguous = self.whole or any(same(a, b) for n, a in enumerate(known) for b in known[:n])
         while True:
             self._given = 0
             try:
@@ -219,9 +220,8 @@ class PipelineProbe:
         if float(timestep) != turn.question.timestep:
             raise Unusable(f"{self._name} goes its own way through the timesteps")
         self.started = True
-        turn.output = _like(output, sample).clone()
+        turn.output = as_sample(self._name, output, sample).clone()
         self._state.put_back()
-        fresh(self._models)
         try:
             self._turn = self._ahead.send(turn)
         except StopIteration:
@@ -237,6 +237,7 @@ class PipelineProbe:
         """Stands in for a denoising model; leaves out what nobody asked for."""
         turn, call = self._turn, understood(self._name, args, kwargs, self._rehearsal.pictures)
         first = len(turn.asked)
+        self.whole = self.whole or not call.splits
         turn.asked += [(name, call.question(n), call.latents(n).clone()) for n in range(call.slots)]
         wanted = [n for n in range(call.slots) if turn.evaluate is None or first + n in turn.evaluate]
         if len(wanted) == call.slots:
@@ -278,12 +279,3 @@ def _known(tensor: Tensor | None) -> Tensor:
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a.to(b), b)
-
-
-def _like(output: Tensor, sample: Tensor) -> Tensor:
-    """A model's output without the variance that some predict with it."""
-    if output.ndim > 1 and output.shape[1] == 2 * sample.shape[1] and output.shape[2:] == sample.shape[2:]:
-        return output[:, : sample.shape[1]]
-    if output.shape != sample.shape:
-        raise Unusable(f"its scheduler is given {tuple(output.shape)} for latents of shape {tuple(sample.shape)}")
-    return output

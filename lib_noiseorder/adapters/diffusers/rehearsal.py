@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...answers import _same as same
+from ...settings import INFOTEXT_PREFIX
 from .loop import Draws, in_place
 from .models import ModelCall, as_output, denoising_models
 
@@ -26,12 +27,18 @@ _SPREAD = 0.1
 class Unusable(TypeError):
     """A pipeline that cannot be asked, or whose `latents` are not its initial noise."""
 
+    def __init__(self, reason: str):
+        super().__init__(f"{INFOTEXT_PREFIX}: {reason}")
+
 
 class MadeUp:
     """Answers that nobody evaluated: per slot a noise of its own, the same in every turn."""
 
-    def __init__(self, models: Mapping[str, nn.Module]):
-        self._models = models
+    SHAPES = ("as shown", "as configured", "with a variance")
+    """What a model's answer may be shaped like, likeliest first."""
+
+    def __init__(self, models: Mapping[str, nn.Module], shapes: str):
+        self._models, self._shapes = models, shapes
         self._known: dict[Any, Tensor] = {}
 
     def answer(self, name: str, call: ModelCall, within: int, slot: int) -> Tensor:
@@ -48,7 +55,9 @@ class MadeUp:
         config = getattr(self._models[name], "config", {})
         taken, given = config.get("in_channels"), config.get("out_channels")
         shape = list(shown.shape)
-        if isinstance(taken, int) and isinstance(given, int) and taken in shape[1:]:
+        if self._shapes == "with a variance":
+            shape[1] *= 2
+        elif self._shapes == "as configured" and isinstance(taken, int) and isinstance(given, int) and taken in shape[1:]:
             shape[shape.index(taken, 1)] = given
         return shape
 
@@ -76,6 +85,8 @@ class Rehearsal:
     """What was seen."""
 
     pictures: int
+    shapes: str = MadeUp.SHAPES[0]
+    """What its models' answers are shaped like."""
     scheduler: Any = None
     """A copy of the pipeline's, with the timesteps of the call."""
     noise: Tensor | None = None
@@ -85,6 +96,8 @@ class Rehearsal:
     """Of every call of the scheduler."""
     slots: list[int] = field(default_factory=list)
     """Evaluations per picture of every step."""
+    asked: bool = False
+    """Whether a model was asked at all."""
     steady: bool = True
     """Whether guidance is the same at the first half of the steps."""
 
@@ -101,13 +114,39 @@ def rehearse(pipe: Any, call: Mapping[str, Any], pictures: int, others: Replayed
         Unusable: the pipeline does not sample as is known here.
         What the pipeline raises passes through.
     """
-    seen = Rehearsal(pictures)
-    stander = _Rehearsing(pipe, seen, others)
-    draws = Draws()
-    with draws, in_place(pipe, stander), suppress(_Over):
-        pipe(**call)
-    seen.drawn = draws.drawn
-    return seen
+    before, first = RandomStates(call.get("generator")), None
+    for shapes in MadeUp.SHAPES:
+        seen, draws = Rehearsal(pictures, shapes), Draws()
+        try:
+            with draws, in_place(pipe, _Rehearsing(pipe, seen, others)), suppress(_Over):
+                pipe(**call)
+        except Exception as error:
+            first = first or error
+            if not seen.asked or seen.timesteps:  # before the first answer, or after it fitted
+                raise
+            before.put_back()
+        else:
+            seen.drawn = draws.drawn
+            return seen
+    assert first is not None
+    raise first
+
+
+class RandomStates:
+    """Random states as they are now, to be put back."""
+
+    def __init__(self, generator: Any):
+        generators = generator if isinstance(generator, list) else [generator]
+        self._own = [(one, one.get_state()) for one in generators if isinstance(one, torch.Generator)]
+        self._everybodys = torch.get_rng_state()
+        self._devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+
+    def put_back(self) -> None:
+        for generator, state in self._own:
+            generator.set_state(state)
+        torch.set_rng_state(self._everybodys)
+        if self._devices is not None:
+            torch.cuda.set_rng_state_all(self._devices)
 
 
 class _Over(Exception):
@@ -117,7 +156,7 @@ class _Over(Exception):
 class _Rehearsing:
     def __init__(self, pipe: Any, seen: Rehearsal, others: Replayed):
         self._seen, self._name = seen, type(pipe).__name__
-        self._made_up = MadeUp(denoising_models(pipe))
+        self._made_up = MadeUp(denoising_models(pipe), seen.shapes)
         self._others = others
         self._own = copy.deepcopy(pipe.scheduler)
         self._slots = 0
@@ -131,6 +170,7 @@ class _Rehearsing:
         self._seen.scheduler = self._own
 
     def model(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._seen.asked = True
         call = understood(self._name, args, kwargs, self._seen.pictures)
         answers = [self._made_up.answer(name, call, n, self._slots + n) for n in range(call.slots)]
         self._slots += call.slots
@@ -149,6 +189,7 @@ class _Rehearsing:
             raise Unusable(f"{self._name} samples {len(sample)} latents for {seen.pictures} pictures")
         if not self._slots:
             raise Unusable(f"{self._name} samples without asking a denoising model that is known")
+        as_sample(self._name, output, sample)
         if seen.noise is None:
             seen.noise, self._output = sample.clone(), output.clone()
         elif self._slots == seen.slots[0] and index < (len(scheduler.timesteps) + 1) // 2:
@@ -174,3 +215,17 @@ def understood(pipeline: str, args: tuple, kwargs: dict[str, Any], pictures: int
         return ModelCall(args, kwargs, pictures)
     except TypeError as error:
         raise Unusable(f"{pipeline} cannot be asked: {error}") from None
+
+
+def as_sample(pipeline: str, output: Tensor, sample: Tensor) -> Tensor:
+    """What a scheduler is given, without the variance that some models predict with it.
+
+    Raises:
+        Unusable: it has not the shape of the latents.
+    """
+    if output.ndim > 1 and output.shape[1] == 2 * sample.shape[1] and output.shape[2:] == sample.shape[2:]:
+        return output[:, : sample.shape[1]]
+    if output.shape != sample.shape:
+        shapes = f"{tuple(output.shape)} for latents of shape {tuple(sample.shape)}"
+        raise Unusable(f"the scheduler of {pipeline} is given {shapes}")
+    return output

@@ -1,0 +1,80 @@
+"""docs/diffusers.md: which of the installed diffusers' pipelines can be ordered, found by trying each with small random models.
+
+python -m tests.adapters.diffusers_table > docs/diffusers.md
+"""
+
+import sys
+import warnings
+
+import torch
+
+from lib_noiseorder.adapters.diffusers import order_latents, run_ordered
+
+from . import tiny
+from .diffusers_calls import PLAIN, counted, latents_of, seeded
+
+WORKS, REFUSED, NOT_TRIED = "works", "refused", "not tried"
+
+
+def outcome(kind):
+    """What happens to a pipeline class, and why."""
+    latents = tiny.inspect.signature(kind.__call__).parameters
+    if "prompt" not in latents or "latents" not in latents:
+        return refusal(lambda: order_latents(kind.__new__(kind), prompt="a red circle"))
+    try:
+        pipe = tiny.built(kind)
+        call = tiny.call_of(kind)
+        plain = latents_of(pipe(**call, output_type="latent", generator=seeded(3)))
+    except Exception as error:
+        return NOT_TRIED, one_line(error)
+    return refusal(lambda: checked(pipe, call, plain))
+
+
+def refusal(work):
+    try:
+        work()
+    except (TypeError, ValueError) as error:
+        if str(error).startswith("Noise Order: "):
+            return REFUSED, one_line(error)
+        raise
+    return WORKS, ""
+
+
+def checked(pipe, call, plain):
+    """The plain picture from one draw without injection, and the picture of the chosen noise, at the price that is told."""
+    call = {**call, "output_type": "latent"}
+    run = run_ordered(pipe, **call, generator=seeded(3), settings=PLAIN)
+    if run.report.skipped:
+        raise ValueError(f"Noise Order: {run.report.skipped[0]}")
+    assert torch.equal(latents_of(run.output), plain)
+    with counted(pipe) as alone:
+        pipe(**call, generator=seeded(3))
+    with counted(pipe) as ordered:
+        run = run_ordered(pipe, **call, generator=seeded(3), settings={"preset": "Automatic", "extra_cost": 2.0})
+    assert run.report.chosen, run.report.skipped
+    assert ordered.rows - alone.rows == run.report.extra_evaluations <= 2 * alone.rows
+    drawn = seeded(3)
+    order_latents(pipe, **call, generator=drawn, settings=PLAIN)  # a sampler's own draws come after the latents'
+    again = pipe(**call, latents=run.noise, generator=drawn)
+    torch.testing.assert_close(latents_of(run.output), latents_of(again), rtol=1e-3, atol=1e-3)
+
+
+def one_line(error):
+    return f"{error}".strip().splitlines()[0].removeprefix("Noise Order: ")[:140] if f"{error}" else type(error).__name__
+
+
+def outcomes(names=None):
+    kinds = tiny.pipeline_classes()
+    found = {}
+    for name in names or kinds:
+        try:
+            found[name] = outcome(kinds[name])
+        except Exception as error:
+            found[name] = "FAILED", f"{type(error).__name__} {one_line(error)}"
+    return found
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    for name, (what, why) in outcomes(sys.argv[1:]).items():
+        print(what, name, why, sep=" | ")
