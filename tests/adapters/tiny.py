@@ -218,8 +218,8 @@ DENOISERS = {
         "cross_attention_dim": WIDTH, "learn_sigma": True,
     },
     "PixArtTransformer2DModel": {
-        **CROSS, "out_channels": 8, "cross_attention_dim": 16, "sample_size": 8, "caption_channels": WIDTH, "norm_num_groups": 2,
-        "use_additional_conditions": False,
+        **CROSS, "out_channels": 8, "cross_attention_dim": 16, "sample_size": 8, "caption_channels": WIDTH,
+        "norm_num_groups": 2, "num_layers": 2, "use_additional_conditions": False,
     },
     "HunyuanVideoTransformer3DModel": {
         **HEADS, "in_channels": 4, "out_channels": 4, "attention_head_dim": 16, "num_single_layers": 1, "num_refiner_layers": 1,

@@ -178,24 +178,26 @@ class PipelineProbe:
         self._guidance[slots] = measured(_known(seen.output), alone, self._named, self._name)
 
     def _ask(self, question: Question) -> _Turns:
-        wanted = self._guidance[self._rehearsal.slots[0]]
-        ask_all = self.whole or question.pair or len(wanted.weights) == 1
-        seen = yield _Turn(question, None if ask_all else frozenset({wanted.cond}))
+        guidance = self.guidance
+        own = len(guidance.weights)  # a step may ask for more, which is another question
+        ask = None if self.whole else frozenset(range(own)) if question.pair else frozenset({guidance.cond})
+        seen = yield _Turn(question, ask)
         slots = len(seen.asked)
-        if slots not in self._guidance:
-            yield from self._measure(question, (yield _Turn(question)))
-        guidance = self._guidance[slots]
-        if guidance.cond not in seen.answers:  # another step than the first, with other slots
-            seen = yield _Turn(question, frozenset({guidance.cond}))
+        if slots < own:
+            if slots not in self._guidance:
+                yield from self._measure(question, (yield _Turn(question)))
+            guidance = self._guidance.get(slots, ALONE)
+            if guidance.cond not in seen.answers:
+                seen = yield _Turn(question, frozenset({guidance.cond}))
         self._remember(seen)
         alone = {slot: seen.output for slot in seen.answers if seen.answer_alone}
         for slot, answer in seen.answers.items():
             if slot not in alone and (slot == guidance.cond or question.pair):
                 alone[slot] = (yield _Turn(question, given=answer)).output
         cond = _known(alone[guidance.cond])
-        if not question.pair or slots == 1:
+        if not question.pair or len(guidance.weights) == 1:
             return Answer(cond, cond)
-        return Answer(cond, guidance.away_from([_known(alone[slot]) for slot in range(slots)]))
+        return Answer(cond, guidance.away_from([_known(alone[slot]) for slot in range(len(guidance.weights))]))
 
     def _remember(self, seen: _Turn) -> None:
         for slot, answer in seen.answers.items():
@@ -217,7 +219,7 @@ class PipelineProbe:
         turn = self._turn
         if index == 0 and not _equal(sample, _known(self._rehearsal.noise)):
             raise Unusable(f"{self._name} does not start from the latents that it is given")
-        if float(timestep) != turn.question.timestep:
+        if float(timestep) != float(scheduler.timesteps[index]):
             raise Unusable(f"{self._name} goes its own way through the timesteps")
         self.started = True
         turn.output = as_sample(self._name, output, sample).clone()
