@@ -54,6 +54,11 @@ class A1111:
         other = getattr(sys.modules.get("modules.sd_unet"), "current_unet", None)
         return "another network takes part" if other is not None or getattr(shared, "loaded_hypernetworks", None) else None
 
+    @property
+    def asks_both_halves_at_guidance_1(self) -> bool:
+        """Whether samplers ask without the prompt where it makes no difference, too."""
+        return True
+
     def needs_both_halves(self, image_conditioning: Tensor | None) -> bool:
         """Whether a question with the prompt alone must be asked with both prompts.
 

@@ -67,6 +67,11 @@ class Forge:
         """What takes part in the model's answers besides network and options, in words; None if nothing."""
         return next((f"{kind} on the network" for kind in _FOREIGN_PARTS if getattr(self._unet, kind, None)), None)
 
+    @property
+    def asks_both_halves_at_guidance_1(self) -> bool:
+        """Whether samplers ask without the prompt where it makes no difference, too: if a patch wants to see it."""
+        return bool(self._unet.model_options.get("disable_cfg1_optimization"))
+
     def needs_both_halves(self, image_conditioning: Tensor | None) -> bool:
         """Whether a question with the prompt alone must be asked with both prompts; never here."""
         return False

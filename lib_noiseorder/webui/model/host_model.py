@@ -71,6 +71,13 @@ class HostModel:
         self.pair_evaluations = prompts + 1
         self.cond_evaluations = prompts + 1 if self._needs_both_halves else prompts
 
+        self._sampler_asks_more = (
+            self.guidance == 1
+            and extra_args["uncond"] is not None
+            and self._checkpoint.asks_both_halves_at_guidance_1
+            and not self._needs_both_halves
+        )
+
     # -- Model -----------------------------------------------------------------------------------------------------
 
     @property
@@ -83,10 +90,14 @@ class HostModel:
         way), and nobody else has a say in the answers."""
         asked, _ = self._checkpoint.model_function(self._denoiser)
         asking, _ = self._checkpoint.model_function(self._p.sampler.model_wrap_cfg)
-        return type(asked) is type(asking) and foreign_say_in(self._checkpoint, self._denoiser) is None
+        alike = type(asked) is type(asking) and not self._sampler_asks_more
+        return alike and foreign_say_in(self._checkpoint, self._denoiser) is None
 
     reuses_prompt_only = False  # the hosts ask both halves in one call
-    sampler_evaluations = None
+
+    @property
+    def sampler_evaluations(self) -> int | None:
+        return len(self.sampler_levels) * self.pair_evaluations if self._sampler_asks_more else None
 
     @property
     def latents_per_call(self) -> int:

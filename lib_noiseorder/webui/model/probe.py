@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 import torch
 from modules import sd_samplers
-from modules.shared import state
+from modules.shared import opts, state
 from torch import Tensor
 
 from ...answers import is_replaced, value_replaced
 from .checkpoint import checkpoint_of
 from .host_model import HostModel
-from .sampler_sigmas import calls_per_step, steps_of
+from .sampler_sigmas import calls_per_step
 
 T = TypeVar("T")
 
@@ -63,7 +63,6 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
         Whatever `work` raises.
     """
     p = sampling.p
-    schedule_steps, steps = steps_of(p, sampling.latent is not None, sampling.steps)
     written = checkpoint_of(p.sd_model).written_by_samplers
     as_it_was = dict(written)
     outcome: list[T] = []
@@ -90,18 +89,21 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
     probe = _sampler_of_our_own(p)
     probe.func = in_place_of_the_steps
     if k_diffusion := hasattr(p.sampler, "get_sigmas"):
-        probe.get_sigmas = lambda p, steps: p.sampler.get_sigmas(p, schedule_steps)
+        probe.get_sigmas = p.sampler.get_sigmas
     else:  # DDIM and its relatives write no sigmas anywhere
-        probe.get_sigmas = lambda p, steps: probe.model_wrap.sigmas.detach().cpu().flip(0)[:2]
+        probe.get_sigmas = lambda p, steps: probe.model_wrap.sigmas.detach().cpu().flip(0)[: steps + 1]
     devices = [noise.device] if noise.device.type == "cuda" else []
     with _kept(p), ExitStack() as after, torch.random.fork_rng(devices=devices):
         after.callback(put_back)
-        probe.sample(
+        sample, start = probe.sample, [noise.clone()]
+        if sampling.latent is not None:
+            sample, start = probe.sample_img2img, [sampling.latent, noise.clone()]
+        sample(
             p,
-            noise.clone(),
+            *start,
             sampling.conditioning,
             sampling.unconditional_conditioning,
-            steps=steps,
+            steps=sampling.steps,
             image_conditioning=sampling.image_conditioning,
         )
     if failure:
@@ -132,7 +134,8 @@ def _kept(p: Any) -> Iterator[None]:
     names = ("sampling_steps", "sampling_step", "current_image_sampling_step", "textinfo")
     progress = {name: getattr(state, name) for name in names if hasattr(state, name)}
     try:
-        with value_replaced(p, "refiner_checkpoint_info", None):
+        # no callbacks for the extra noise of a latent that nobody will see
+        with value_replaced(p, "refiner_checkpoint_info", None), value_replaced(opts, "img2img_extra_noise", 0):
             yield
     finally:
         p.extra_generation_params.clear()

@@ -54,7 +54,7 @@ def steps_of(p: Any, img2img: bool, steps: int | None = None) -> tuple[int, int]
         steps: the host's own argument of that name, which its hires pass has.
     """
     if not img2img:
-        return (steps or p.steps,) * 2
+        return steps or p.steps, steps or p.steps
     schedule, encoding = sd_samplers_common.setup_img2img_steps(p, steps)
     return schedule, encoding + 1
 
