@@ -23,7 +23,8 @@ from pathlib import Path
 import pytest
 
 from ..servers import REPOSITORY
-from .real import commit, model_title
+from .families import family_of
+from .real import commit
 
 TITLES = {"A1111": "A1111", "FORGE": "Forge", "REFORGE": "reForge", "NEO": "Forge Neo", "CLASSIC": "Forge Classic"}
 DOES_NOT_APPLY = "does not apply"
@@ -187,7 +188,7 @@ def _key(item: pytest.Item) -> tuple[str, str, str] | None:
     host, _, checkpoint = str(getattr(getattr(item, "callspec", None), "params", {}).get("hosts", "")).partition(":")
     if marker is None or host not in TITLES:
         return None
-    return marker.args[0].format(model=model_title(checkpoint)), host, checkpoint
+    return marker.args[0].format(model=family_of(checkpoint).title), host, checkpoint
 
 
 def outcome_and_reason(report: pytest.TestReport, variant: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ import requests
 
 from ..servers import REPOSITORY, ServerProcess, folder_from_environment
 from .client import Refused, Result, decoded
+from .families import family_of
 
 _QUIET = "--skip-torch-cuda-test --skip-python-version-check --skip-version-check --no-hashing"
 FLAGS = {
@@ -32,29 +33,8 @@ FLAGS = {
 }
 HOSTS = tuple(FLAGS)
 OPTIONS = {"live_previews_enable": False, "show_progress_type": "Approx cheap", "randn_source": "CPU"}
-ADDITIONAL_MODULES = {"flux": ("VAE", "text_encoder")}
-"""Folders under models/ whose files a checkpoint of this kind needs besides itself, on the hosts that ask for them."""
 _ASKS_FOR_MODULES = ("FORGE", "NEO")
 _SAMPLES_THE_ENCODER_UNSEEDED = ("FORGE", "REFORGE", "NEO", "CLASSIC")
-
-_MODELS = {
-    "inpaint": "SD1 inpainting, 9 channels",
-    "sdxl-refiner": "SDXL refiner",
-    "sdxl-v": "SDXL v",
-    "sdxl": "SDXL eps",
-    "sd3": "SD3",
-    "sd2-v": "SD2 v",
-    "sd1-v": "SD1 v",
-    "sd1": "SD1 eps",
-    "flux-schnell": "Flux without guidance embedding (schnell's shape)",
-    "flux": "Flux with guidance embedding (dev's shape)",
-    "wan": "Wan text-to-video",
-}
-
-
-def model_title(checkpoint: str) -> str:
-    """The kind of a checkpoint, by its file's name."""
-    return next((title for part, title in _MODELS.items() if part in checkpoint), "another model")
 
 
 def folder(name: str) -> Path | None:
@@ -63,7 +43,8 @@ def folder(name: str) -> Path | None:
 
 def checkpoints(name: str) -> list[str]:
     path = folder(name)
-    found = sorted((path / "models/Stable-diffusion").glob("*.safetensors")) if path else []
+    files = (path / "models/Stable-diffusion").glob("*") if path else ()
+    found = sorted(file for file in files if file.suffix in (".safetensors", ".gguf"))
     wanted = os.environ.get(f"NOISEORDER_{name}_CHECKPOINTS", "")
     return [file.stem for file in found if not wanted or file.stem in wanted.split(",")]
 
@@ -130,9 +111,10 @@ class RealHost:
     prompt = "red circle left of blue square"
 
     def __init__(self, server: Server, checkpoint: str):
-        self.server, self.checkpoint = server, checkpoint
+        self.server, self.checkpoint, self.family = server, checkpoint, family_of(checkpoint)
         # A1111 cannot leave the second half of the guidance out where the checkpoint is conditioned on a picture, too
         self.evaluations_per_question = 2 if server.name == "A1111" and "inpaint" in checkpoint else 1
+        self.asks_both_halves_at_guidance_1 = server.name == "A1111"
         unseeded = server.name in _SAMPLES_THE_ENCODER_UNSEEDED or "inpaint" in checkpoint
         self.img2img_noise = 1 if unseeded else 0
         """Largest difference of two equal img2img jobs."""
@@ -175,14 +157,10 @@ class RealHost:
             "batch_size": 1, "n_iter": 1, "sampler_name": "Euler", "override_settings": override,
         }  # fmt: skip
         if self.server.name in _ASKS_FOR_MODULES:
-            kind = next((kind for kind in ADDITIONAL_MODULES if kind in self.checkpoint), None)
-            folders = [self.server.path / "models" / name for name in ADDITIONAL_MODULES.get(kind, ())]
+            folders = [self.server.path / "models" / name for name in self.family.modules]
             files = [str(file) for path in folders for file in sorted(path.glob("*.safetensors"))]
             override["forge_additional_modules"] = files
-            if kind:
-                defaults.update(cfg_scale=1.0, scheduler="Simple")  # Flux comes out black with "Automatic"
-            if "wan" in self.checkpoint:
-                defaults.update(scheduler="Simple")
+            defaults.update(self.family.how)
         return defaults
 
 

@@ -39,10 +39,25 @@ class A1111:
         return {}
 
     @property
+    def written_by_samplers(self) -> dict[str, Any]:
+        """What samplers write for the network to read; nothing here."""
+        return {}
+
+    @property
+    def shown_pictures(self) -> str | None:
+        """Pictures that the network looks at besides the latents, in words; never here."""
+        return None
+
+    @property
     def foreign_part(self) -> str | None:
         """What takes part in the model's answers besides network and options, in words; None if nothing."""
         other = getattr(sys.modules.get("modules.sd_unet"), "current_unet", None)
         return "another network takes part" if other is not None or getattr(shared, "loaded_hypernetworks", None) else None
+
+    @property
+    def asks_both_halves_at_guidance_1(self) -> bool:
+        """Whether samplers ask without the prompt where it makes no difference, too."""
+        return True
 
     def needs_both_halves(self, image_conditioning: Tensor | None) -> bool:
         """Whether a question with the prompt alone must be asked with both prompts.
@@ -57,7 +72,7 @@ class A1111:
         return guided_denoiser.inner_model, "forward"
 
     @contextmanager
-    def before_guidance(self, guided_denoiser: Any, record: RecordPair) -> Iterator[None]:
+    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float) -> Iterator[None]:
         """Have both predictions recorded before guidance; other extensions' guidance is left out meanwhile.
 
         Several `AND` prompts of a picture give their weighted mean.

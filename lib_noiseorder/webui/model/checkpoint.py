@@ -30,10 +30,16 @@ class Checkpoint(Protocol):
     @property
     def options(self) -> dict[str, Any]: ...
     @property
+    def written_by_samplers(self) -> dict[str, Any]: ...
+    @property
+    def shown_pictures(self) -> str | None: ...
+    @property
     def foreign_part(self) -> str | None: ...
+    @property
+    def asks_both_halves_at_guidance_1(self) -> bool: ...
     def needs_both_halves(self, image_conditioning: Tensor | None) -> bool: ...
     def model_function(self, guided_denoiser: Any) -> tuple[Any, str]: ...
-    def before_guidance(self, guided_denoiser: Any, record: RecordPair) -> AbstractContextManager[None]: ...
+    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float) -> AbstractContextManager[None]: ...
 
 
 def checkpoint_of(sd_model: Any) -> Checkpoint:
@@ -73,7 +79,12 @@ def foreign_say_in(checkpoint: Checkpoint, guided_denoiser: Any) -> str | None:
 
 def why_one_by_one(checkpoint: Checkpoint, guided_denoiser: Any) -> str | None:
     """What may answer several latents in one call otherwise than one by one, in words; None if nothing."""
-    return foreign_say_in(checkpoint, guided_denoiser) or hooked(_module(checkpoint), _is_the_hosts) or _listening()
+    return (
+        foreign_say_in(checkpoint, guided_denoiser)
+        or checkpoint.shown_pictures
+        or hooked(_module(checkpoint), _is_the_hosts)
+        or _listening()
+    )
 
 
 def _module(checkpoint: Checkpoint) -> nn.Module:

@@ -5,6 +5,7 @@ The only file that knows `forge_objects`; `a1111.py` has the same methods for AU
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from .a1111 import RecordPair
 
 _AFTER_THE_ANSWER = ("sampler_post_cfg_function", "sampler_cfg_function")
 """Patches that act on guidance, after the model's answer; questions leave them out."""
+_SCHEDULES = ("sampling_sigmas", "sample_sigmas")
 _FOREIGN_PARTS = ("object_patches", "controlnet_linked_list", "extra_model_patchers_during_sampling")
 
 
@@ -47,9 +49,28 @@ class Forge:
         return {name: value for name, value in self._unet.model_options.items() if name not in _AFTER_THE_ANSWER}
 
     @property
+    def written_by_samplers(self) -> dict[str, Any]:
+        """The very dictionary that samplers write into for the network to read, as Forge Neo's do their schedule."""
+        return self._unet.model_options.get("transformer_options", {})
+
+    @property
+    def shown_pictures(self) -> str | None:
+        """Pictures that the network looks at besides the latents, in words; None if there are none.
+
+        Some networks (Qwen-Image-Edit's) put them beside one latent only.
+        """
+        shown = getattr(getattr(sys.modules.get("backend.args"), "dynamic_args", None), "ref_latents", None)
+        return "reference pictures" if shown else None
+
+    @property
     def foreign_part(self) -> str | None:
         """What takes part in the model's answers besides network and options, in words; None if nothing."""
         return next((f"{kind} on the network" for kind in _FOREIGN_PARTS if getattr(self._unet, kind, None)), None)
+
+    @property
+    def asks_both_halves_at_guidance_1(self) -> bool:
+        """Whether samplers ask without the prompt where it makes no difference, too: if a patch wants to see it."""
+        return bool(self._unet.model_options.get("disable_cfg1_optimization"))
 
     def needs_both_halves(self, image_conditioning: Tensor | None) -> bool:
         """Whether a question with the prompt alone must be asked with both prompts; never here."""
@@ -60,16 +81,33 @@ class Forge:
         return self._unet.model, "apply_model"
 
     @contextmanager
-    def before_guidance(self, guided_denoiser: Any, record: RecordPair) -> Iterator[None]:
-        """Have both predictions recorded before guidance; other extensions' guidance is left out meanwhile."""
+    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float) -> Iterator[None]:
+        """Have both predictions recorded before guidance; other extensions' guidance is left out meanwhile.
+
+        Where the sampler's schedule is shown to the network, its nearest noise level is `sigma`: what looks its step up
+        there finds one. Nothing that is written into the options meanwhile stays.
+        """
 
         def in_place_of_guidance(args: dict[str, Any]) -> Tensor:
             record(args["cond_denoised"], args["uncond_denoised"])
             return args["denoised"]
 
         options = {**self._unet.model_options, "sampler_post_cfg_function": [in_place_of_guidance]}
+        if "transformer_options" in options:
+            written = options["transformer_options"] = dict(self.written_by_samplers)
+            written.update({name: _with_level(written[name], sigma) for name in _SCHEDULES if name in written})
         options.pop("sampler_cfg_function", None)
         if not options.get("sampler_pre_cfg_function"):  # nobody is left who needs the unconditional half at guidance 1
             options.pop("disable_cfg1_optimization", None)
         with value_replaced(self._unet, "model_options", options):
             yield
+
+
+def _with_level(sigmas: Tensor, sigma: float) -> Tensor:
+    """A schedule that a noise level is in: the same one if it is there, else a copy with the nearest level moved."""
+    distances = (sigmas - sigma).abs()
+    if distances.min() == 0:
+        return sigmas
+    moved = sigmas.clone()
+    moved[distances.argmin()] = sigma
+    return moved

@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from modules.shared import opts
+from modules.shared import opts, state
 from torch import Tensor
 
 from ...answers import Answers, value_replaced
 from ...model import NoiseLevel
 from .checkpoint import checkpoint_of, family_of, foreign_say_in, why_one_by_one
-from .sampler_sigmas import sampler_sigmas, takes_euler_steps
+from .sampler_sigmas import calls_per_step, sampler_sigmas, takes_euler_steps
 
 
 class HostModel:
@@ -71,6 +71,13 @@ class HostModel:
         self.pair_evaluations = prompts + 1
         self.cond_evaluations = prompts + 1 if self._needs_both_halves else prompts
 
+        self._sampler_asks_more = (
+            self.guidance == 1
+            and extra_args["uncond"] is not None
+            and self._checkpoint.asks_both_halves_at_guidance_1
+            and not self._needs_both_halves
+        )
+
     # -- Model -----------------------------------------------------------------------------------------------------
 
     @property
@@ -83,10 +90,14 @@ class HostModel:
         way), and nobody else has a say in the answers."""
         asked, _ = self._checkpoint.model_function(self._denoiser)
         asking, _ = self._checkpoint.model_function(self._p.sampler.model_wrap_cfg)
-        return type(asked) is type(asking) and foreign_say_in(self._checkpoint, self._denoiser) is None
+        alike = type(asked) is type(asking) and not self._sampler_asks_more
+        return alike and foreign_say_in(self._checkpoint, self._denoiser) is None
 
     reuses_prompt_only = False  # the hosts ask both halves in one call
-    sampler_evaluations = None
+
+    @property
+    def sampler_evaluations(self) -> int | None:
+        return len(self.sampler_levels) * self.pair_evaluations if self._sampler_asks_more else None
 
     @property
     def latents_per_call(self) -> int:
@@ -120,7 +131,7 @@ class HostModel:
         step = self._step(levels[0]) // 2 * 2 + 1
         try:
             cond, _ = self._ask(latents, levels, step, cond_scale=1.0, s_min_uncond=least_sigma)
-        except torch.cuda.OutOfMemoryError:
+        except Exception:  # out of memory, or a network that takes no more rows than a picture has
             if len(latents) == 1:
                 raise
             self._latents_per_call = 1
@@ -182,10 +193,11 @@ class HostModel:
         """x0 with the prompt and without [n·B, …], as the host's denoiser predicts them before guidance."""
         x = torch.cat(list(latents)) if len(latents) > 1 else latents[0]
         sigma = x.new_tensor([level.sigma for level in levels]).repeat_interleave(len(x) // len(levels))
-        self._denoiser.step, self._pair = step, None
+        self._denoiser.step, self._pair = step * calls_per_step(self._p), None
         with (
+            value_replaced(state, "sampling_step", max(step - 1, 0)),  # the hosts count a step when it is done
             _hires_guidance(self._p, how["cond_scale"]),
-            self._checkpoint.before_guidance(self._denoiser, self._record),
+            self._checkpoint.before_guidance(self._denoiser, self._record, levels[0].sigma),
             self.answers.recording(*self._checkpoint.model_function(self._denoiser)),
         ):
             self._denoiser(x, sigma, **{**self._arguments_for(len(latents)), **how})

@@ -3,22 +3,26 @@
 A second sampler is made whose sampling function is ours: the host prepares the model, the conditioning, prompt
 schedules, `AND`, ControlNet and whatever other extensions patched, exactly as for a picture, then hands us its
 guided denoiser instead of running its steps. One code path for every host; nothing of the host is reimplemented.
+
+The probe runs under the schedule of the sampler that it stands for: some hosts write theirs into every call of the network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from modules import sd_samplers
-from modules.shared import state
+from modules.shared import opts, state
 from torch import Tensor
 
 from ...answers import is_replaced, value_replaced
+from .checkpoint import checkpoint_of
 from .host_model import HostModel
+from .sampler_sigmas import calls_per_step
 
 T = TypeVar("T")
 
@@ -46,7 +50,8 @@ class Sampling:
 def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T]) -> T:
     """Run `work` with the loaded checkpoint, inside the host's own sampling environment.
 
-    Everything the probe touches on the way (infotext parameters, progress, refiner, the CPU's random state) is put back.
+    Everything the probe touches on the way (infotext parameters, progress, refiner, what samplers write into the model's
+    options, the CPU's random state) is put back.
 
     Args:
         sampling: the arguments of the host's sampler call.
@@ -58,13 +63,22 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
         Whatever `work` raises.
     """
     p = sampling.p
+    written = checkpoint_of(p.sd_model).written_by_samplers
+    as_it_was = dict(written)
     outcome: list[T] = []
     failure: list[Exception] = []
+
+    def put_back() -> None:
+        written.clear()
+        written.update(as_it_was)
 
     def in_place_of_the_steps(
         model: Any, x: Tensor, extra_args: Any = None, disable: Any = None, callback: Any = None
     ) -> Tensor:
         model.mask = model.nmask = None  # the question is about the noise alone, not about an inpainting blend
+        model.total_steps = model.steps * calls_per_step(p)
+        if not k_diffusion:
+            put_back()
         try:
             host = HostModel(p, model, extra_args, sampling.latent, sampling.noise_multiplier, len(x), sampling.steps)
             outcome.append(work(host))
@@ -74,15 +88,22 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
 
     probe = _sampler_of_our_own(p)
     probe.func = in_place_of_the_steps
-    probe.get_sigmas = lambda p, steps: probe.model_wrap.sigmas.detach().cpu().flip(0)[:2]
+    if k_diffusion := hasattr(p.sampler, "get_sigmas"):
+        probe.get_sigmas = p.sampler.get_sigmas
+    else:  # DDIM and its relatives write no sigmas anywhere
+        probe.get_sigmas = lambda p, steps: probe.model_wrap.sigmas.detach().cpu().flip(0)[: steps + 1]
     devices = [noise.device] if noise.device.type == "cuda" else []
-    with _kept(p), torch.random.fork_rng(devices=devices):
-        probe.sample(
+    with _kept(p), ExitStack() as after, torch.random.fork_rng(devices=devices):
+        after.callback(put_back)
+        sample, start = probe.sample, [noise.clone()]
+        if sampling.latent is not None:
+            sample, start = probe.sample_img2img, [sampling.latent, noise.clone()]
+        sample(
             p,
-            noise.clone(),
+            *start,
             sampling.conditioning,
             sampling.unconditional_conditioning,
-            steps=sampling.steps or p.steps,
+            steps=sampling.steps,
             image_conditioning=sampling.image_conditioning,
         )
     if failure:
@@ -110,11 +131,14 @@ def _sampler_of_our_own(p: Any) -> Any:
 def _kept(p: Any) -> Iterator[None]:
     """Put back what a sampler run changes on the job and in the progress display; no refiner meanwhile."""
     parameters = dict(p.extra_generation_params)
-    progress = state.sampling_steps, state.sampling_step, state.textinfo
+    names = ("sampling_steps", "sampling_step", "current_image_sampling_step", "textinfo")
+    progress = {name: getattr(state, name) for name in names if hasattr(state, name)}
     try:
-        with value_replaced(p, "refiner_checkpoint_info", None):
+        # no callbacks for the extra noise of a latent that nobody will see
+        with value_replaced(p, "refiner_checkpoint_info", None), value_replaced(opts, "img2img_extra_noise", 0):
             yield
     finally:
         p.extra_generation_params.clear()
         p.extra_generation_params.update(parameters)
-        state.sampling_steps, state.sampling_step, state.textinfo = progress
+        for name, value in progress.items():
+            setattr(state, name, value)

@@ -25,16 +25,12 @@ def sampler_sigmas(
         steps: the host's own argument of that name, which its hires pass has.
     """
     sampler, k_diffusion = p.sampler, hasattr(p.sampler, "get_sigmas")
-    encoding_steps = None
-    if latent is not None:
-        steps, encoding_steps = sd_samplers_common.setup_img2img_steps(p, steps)
-    else:
-        steps = steps or p.steps
+    steps, taken = steps_of(p, latent is not None, steps)
     if k_diffusion:
         found = [float(sigma) for sigma in sampler.get_sigmas(p, steps) if sigma > 0]
-        found = found[0 if encoding_steps is None else steps - encoding_steps - 1 :]
+        found = found[0 if latent is None else steps - taken :]
     else:  # DDIM and its relatives count timesteps upwards
-        timesteps = sampler.get_timesteps(p, steps)[: None if encoding_steps is None else encoding_steps + 1]
+        timesteps = sampler.get_timesteps(p, steps)[: None if latent is None else taken]
         found = [float(sigmas[int(timestep)]) for timestep in reversed(timesteps.tolist())]
     sigma = found[0]
 
@@ -47,6 +43,25 @@ def sampler_sigmas(
         return noise * ((1 + sigma**2) ** 0.5 if full else sigma)
 
     return found, start
+
+
+def steps_of(p: Any, img2img: bool, steps: int | None = None) -> tuple[int, int]:
+    """The steps that the sampler's schedule is made for, and how many of them it takes.
+
+    Args:
+        p: the job.
+        img2img: whether it starts from a picture, so that the schedule's first steps are left out.
+        steps: the host's own argument of that name, which its hires pass has.
+    """
+    if not img2img:
+        return steps or p.steps, steps or p.steps
+    schedule, encoding = sd_samplers_common.setup_img2img_steps(p, steps)
+    return schedule, encoding + 1
+
+
+def calls_per_step(p: Any) -> int:
+    """How far the host's counter of the sampler's calls, which prompt schedules go by, moves in a step."""
+    return 2 if getattr(p.sampler.config, "options", {}).get("second_order") else 1
 
 
 def takes_euler_steps(p: Any) -> bool:

@@ -16,6 +16,8 @@ from PIL import Image
 
 from lib_noiseorder.tools.lab.world import to_latent, to_pictures
 
+from ..families import Family
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
 
@@ -40,8 +42,12 @@ class DoubleHost:
         from modules import api, processing, scripts, sd_models, shared
 
         self.shared, self.processing, self.api = shared, processing, api
+        self.asks_both_halves_at_guidance_1 = family == "eps"
+        self.family = Family("", family, flow=family == "flow")
         self.checkpoint = sd_models.FlowCheckpoint() if family == "flow" else sd_models.EpsCheckpoint()
-        loaded = [_load(HERE.parent / "counter/scripts/count_evaluations.py").CountEvaluations()]
+        counter = HERE.parent / "counter/scripts"
+        loaded = [_load(counter / "count_evaluations.py").CountEvaluations()]
+        loaded.append(_load(counter / "compare_questions.py").CompareQuestions())
         if with_extension:
             loaded.append(_load(REPOSITORY / "scripts/noise_order.py").NoiseOrder())
         self.runner = scripts.ScriptRunner(loaded, [script() for script in _load(HERE / "several_jobs.py").ALL])

@@ -13,7 +13,7 @@ class InterruptedException(BaseException):
 class CFGDenoiser:
     def __init__(self, sampler, sd_model):
         self.sampler, self.sd_model, self.inner_model = sampler, sd_model, sd_models.Denoiser(sd_model)
-        self.p = self.mask = self.nmask = self.init_latent = None
+        self.p = self.mask = self.nmask = self.init_latent = self.steps = self.total_steps = None
         self.step = 0
 
     def combine_denoised(self, x_out, conds_list, uncond, cond_scale):
@@ -50,7 +50,8 @@ class CFGDenoiser:
         unet = self.sd_model.forge_objects.unet
         guides = uncond is not None and not skip_uncond and cond_scale != 1
         parts, tokens = (2, torch.cat([cond, uncond])) if guides else (1, cond)
-        options = {"cond_or_uncond": list(range(parts)), "sigmas": sigma}
+        written = unet.model_options.get("transformer_options", {})
+        options = {**written, "cond_or_uncond": list(range(parts)), "sigmas": sigma}
         x, sigma = x.repeat(parts, 1, 1, 1), sigma.repeat(parts)
         out = unet.model.apply_model(x, sigma, c_crossattn=tokens, transformer_options=options).chunk(parts)
         with_prompt, without = out[0], out[-1]
@@ -93,6 +94,10 @@ class Sampler:
         }  # fmt: skip
         schedule = {"sigmas": sigmas} if "sigmas" in inspect.signature(self.func).parameters else {}
         shared.state.sampling_steps, shared.state.sampling_step = len(sigmas) - 1, 0
+        wrap.steps = wrap.total_steps = len(sigmas) - 1
+        forge = getattr(self.model_wrap, "forge_objects", None)
+        if forge:  # the network is told the schedule, as by Forge Neo's samplers
+            forge.unet.model_options["transformer_options"] = {"sampling_sigmas": sigmas}
         self.model_wrap.resident = True
         try:
             return self.func(wrap, x, extra_args=arguments, disable=False, callback=self._count, **schedule)
@@ -100,6 +105,8 @@ class Sampler:
             return self.last_latent
         finally:
             self.model_wrap.resident = False
+            if forge:
+                del forge.unet.model_options["transformer_options"]
 
     def _count(self, step):
         shared.state.sampling_step = step
