@@ -6,6 +6,7 @@ python -m tests.adapters.diffusers_table > docs/diffusers.md
 import sys
 import warnings
 
+import diffusers
 import torch
 
 from lib_noiseorder.adapters.diffusers import order_latents, run_ordered
@@ -51,7 +52,9 @@ def checked(pipe, call, plain):
         pipe(**call, generator=seeded(3))
     with counted(pipe) as ordered:
         run = run_ordered(pipe, **call, generator=seeded(3), settings={"preset": "Automatic", "extra_cost": 2.0})
-    assert run.report.chosen, run.report.skipped
+    if run.report.skipped:
+        raise ValueError(f"Noise Order: {run.report.skipped[0]}")
+    assert run.report.chosen
     assert ordered.rows - alone.rows == run.report.extra_evaluations <= 2 * alone.rows
     drawn = seeded(3)
     order_latents(pipe, **call, generator=drawn, settings=PLAIN)  # a sampler's own draws come after the latents'
@@ -60,21 +63,60 @@ def checked(pipe, call, plain):
 
 
 def one_line(error):
-    return f"{error}".strip().splitlines()[0].removeprefix("Noise Order: ")[:140] if f"{error}" else type(error).__name__
+    return (
+        f"{error}".strip().splitlines()[0].removeprefix("Noise Order: ").replace("|", "or")[:140]
+        if f"{error}"
+        else type(error).__name__
+    )
 
 
-def outcomes(names=None):
-    kinds = tiny.pipeline_classes()
-    found = {}
-    for name in names or kinds:
-        try:
-            found[name] = outcome(kinds[name])
-        except Exception as error:
-            found[name] = "FAILED", f"{type(error).__name__} {one_line(error)}"
+def page(found):
+    """The document, of what happened to every class."""
+    per = {what: [name for name, (happened, _) in found.items() if happened == what] for what in (WORKS, REFUSED, NOT_TRIED)}
+    counts = f"{len(per[WORKS])} work, {len(per[REFUSED])} are refused, {len(per[NOT_TRIED])} could not be tried"
+    lines = [
+        "# diffusers' pipelines",
+        "",
+        f"Of the {len(found)} pipelines of diffusers {diffusers.__version__}, {counts}. Which ones is found out by behaviour, not by",
+        "name, so a pipeline that could not be tried may well work: if it does not, one sentence says so before anything is evaluated.",
+        "Written by",
+        "",
+        "    python -m tests.adapters.diffusers_table > docs/diffusers.md",
+        "",
+        "from small models with random weights, one of each class. Tried were: the plain picture, bit for bit, from one draw without",
+        "injection; the picture of the chosen noise as the pipeline itself makes it; evaluations told and counted.",
+        "",
+        "## Works",
+        "",
+        *(f"* `{name}`" for name in per[WORKS]),
+        "",
+        "## Refused",
+        "",
+        "| pipeline | reason |",
+        "|---|---|",
+        *(f"| `{name}` | {found[name][1].removeprefix(name).strip()} |" for name in per[REFUSED]),
+        "",
+        "## Not tried",
+        "",
+        "| pipeline | why it could not be made or run small |",
+        "|---|---|",
+        *(f"| `{name}` | {found[name][1]} |" for name in per[NOT_TRIED]),
+    ]
+    return "\n".join(lines)
+
+
+def read(text):
+    """What a document says of every class: works, refused or not tried."""
+    found, heading = {}, ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            heading = line[3:].lower()
+        elif line.startswith(("* `", "| `")):
+            found[line.split("`")[1]] = heading
     return found
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    for name, (what, why) in outcomes(sys.argv[1:]).items():
-        print(what, name, why, sep=" | ")
+    kinds = tiny.pipeline_classes()
+    print(page({name: outcome(kinds[name]) for name in sys.argv[1:] or kinds}))

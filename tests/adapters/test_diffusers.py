@@ -272,12 +272,14 @@ def test_bad_input_is_one_clear_error_before_the_model_is_asked(pipe, call, wron
     assert state(pipe) == before
 
 
-def test_an_unsupported_pipeline_is_named_with_what_is_supported(pipe, call):
+def test_a_pipeline_that_cannot_be_ordered_is_named_in_one_sentence(call):
     class Other:
-        pass
+        def __call__(self, prompt=None):
+            pass
 
-    with pytest.raises(TypeError, match=r"Other.*StableDiffusionPipeline.*FluxPipeline"):
-        order_latents(Other(), **call)
+    for work in (order_latents, run_ordered):
+        with pytest.raises(TypeError, match=r"^Noise Order: Other takes no latents$"):
+            work(Other(), **call)
 
 
 def test_switched_off_gives_draw_1(pipe, call):
