@@ -1,5 +1,8 @@
 """What the network and everybody who listens sees of a question: the sampler's own surroundings. On the double."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -7,6 +10,7 @@ from .client import difference, noise_order
 from .double.host import DoubleHost
 from .test_faults import nothing_left_behind
 
+PICTURE = torch.zeros(1, 4, 8, 8)
 ONE_BY_ONE = {"cfg_scale": 1, "steps": 4}
 
 
@@ -70,13 +74,11 @@ def test_a_network_that_takes_one_latent_is_asked_one_by_one(error):
     assert result["Noise Order skipped"] is None and difference(expected, result) <= 1
 
 
-@pytest.mark.parametrize("shown", [False, True])
-def test_where_pictures_are_shown_the_network_is_asked_one_by_one(monkeypatch, shown):
-    import sys
-    from types import SimpleNamespace
-
-    pictures = SimpleNamespace(dynamic_args=SimpleNamespace(ref_latents=[torch.zeros(1)] * shown))
-    monkeypatch.setitem(sys.modules, "backend.args", pictures)
+@pytest.mark.parametrize(
+    "kept", [{"ref_latents": []}, {"ref_latents": [PICTURE]}, {"concat_latent": PICTURE}, {"lq_latent": [PICTURE, None]}]
+)
+def test_where_pictures_are_shown_the_network_is_asked_one_by_one(monkeypatch, kept):
+    monkeypatch.setitem(sys.modules, "backend.args", SimpleNamespace(dynamic_args=SimpleNamespace(**kept)))
     host, rows = DoubleHost("flow"), []
 
     def look(answer):
@@ -86,4 +88,4 @@ def test_where_pictures_are_shown_the_network_is_asked_one_by_one(monkeypatch, s
 
     with host.spoiled(look):
         assert host.txt2img(**noise_order())["Noise Order skipped"] is None
-    assert max(rows) == (1 if shown else 2)
+    assert max(rows) == (2 if kept == {"ref_latents": []} else 1)
