@@ -1,10 +1,11 @@
-"""The compatibility document, path × host, written by the tests that are marked `@pytest.mark.path("hires fix")`.
+"""The compatibility document, path × host and model × host, by the tests that are marked `@pytest.mark.path("hires fix")`.
 
 A run of all of tests/hosts on real hosts writes docs/compatibility.md and, beside it, the results as JSON. Of a host and
 checkpoint that did not take part, the earlier results stay, with their dates. A run of selected tests writes nothing.
 
-A path may name {model}, the kind of the checkpoint. A test that is skipped because it "does not apply" to its checkpoint
-counts only where none of the host's checkpoints was better.
+A path may name {model}, the kind of the checkpoint, and a part of what is tried: "model: {model}: img2img". A test beyond
+the WebUIs says its host itself: `path("model: Z-Image", host="COMFYUI", checkpoint="tiny")`. A test that is skipped because it
+"does not apply" to its checkpoint counts only where none of the host's checkpoints was better.
 
 Environment variables:
     NOISEORDER_COMPATIBILITY   another file; then a run of selected tests brings its own cells up to date there
@@ -18,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,16 +28,19 @@ from ..servers import REPOSITORY
 from .families import family_of
 from .real import commit
 
-TITLES = {"A1111": "A1111", "FORGE": "Forge", "REFORGE": "reForge", "NEO": "Forge Neo", "CLASSIC": "Forge Classic"}
+TITLES = {
+    "A1111": "A1111", "FORGE": "Forge", "REFORGE": "reForge", "NEO": "Forge Neo", "CLASSIC": "Forge Classic",
+    "COMFYUI": "ComfyUI", "DIFFUSERS": "diffusers",
+}  # fmt: skip
 DOES_NOT_APPLY = "does not apply"
 WORKS, NOT_THERE, FAILS = "works", "not there", "fails"
-_NOT_RUN = "not run"
+_NOT_RUN, _NOT_TRIED = "not run", "not tried"
+_MODEL = "model: "
 _WHY_NOT_RUN = (
     ("model: Flux", ("A1111", "REFORGE", "CLASSIC"), "this host does not load Flux"),
     ("model: Wan", ("A1111", "FORGE", "REFORGE", "CLASSIC"), "this host does not load Wan"),
     ("model: SD3", ("CLASSIC", "NEO"), "this host does not load SD3"),
     ("model: SD2", ("NEO", "CLASSIC"), "this host does not load SD2"),
-    ("model: ", tuple(TITLES), "no checkpoint of this kind that is small enough was at hand for this host"),
     ("API through webuiapi", tuple(TITLES), "tried on A1111 only: a matter of the client, not of the host"),
     ("", tuple(TITLES), "not tried on this host, for want of time"),
 )
@@ -48,6 +53,13 @@ random weights (where a host knows a model by its size, that host's configuratio
 `pytest tests/hosts` writes this file; see `tests/hosts/real.py` for the variables that name the hosts. Numbers lead to the
 reasons below; a name in brackets is the checkpoint that a result holds for, where they differ. What no test has seen is not
 here.
+"""
+MODELS = """
+## Models
+
+`works`: one draw with strength 0 is the plain picture to the bit; Paper and Automatic cost what they say, by a counter on the
+network; and in runs since 2026-11-29, Automatic costs at most 40 % more, gives the same twice, and its picture is the one that
+the host makes by itself from the noise that was chosen. What else was tried with a kind of model is named behind it.
 """
 
 
@@ -94,14 +106,22 @@ def _sorted(cells: list[Cell]) -> list[Cell]:
 
 def rendered(cells: list[Cell]) -> str:
     """The document in Markdown."""
-    hosts = [host for host in TITLES if any(cell.host == host for cell in cells)]
+    paths = [cell for cell in cells if not cell.path.startswith(_MODEL)]
+    hosts = [host for host in TITLES if any(cell.host == host for cell in paths)]
     reasons: list[str] = []
-    lines = [INTRODUCTION, *_table_of_hosts(cells, hosts)]
-    lines += ["", "| path | " + " | ".join(TITLES[host] for host in hosts) + " |", "|---" * (len(hosts) + 1) + "|"]
-    for path in dict.fromkeys(cell.path for cell in cells):
-        row = {host: [cell for cell in cells if cell.path == path and cell.host == host] for host in hosts}
+    lines = [INTRODUCTION, *_table_of_hosts(cells, [host for host in TITLES if any(cell.host == host for cell in cells)])]
+    lines += [
+        "",
+        "## Paths",
+        "",
+        "| path | " + " | ".join(TITLES[host] for host in hosts) + " |",
+        "|---" * (len(hosts) + 1) + "|",
+    ]
+    for path in dict.fromkeys(cell.path for cell in paths):
+        row = {host: [cell for cell in paths if cell.path == path and cell.host == host] for host in hosts}
         summaries = [_summary(results, reasons) or _not_run(path, host, reasons) for host, results in row.items()]
         lines.append(f"| {path} | " + " | ".join(summaries) + " |")
+    lines += _table_of_models([cell for cell in cells if cell.path.startswith(_MODEL)], reasons)
     if reasons:
         lines += ["", "## Reasons", "", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))]
     return "\n".join(lines) + "\n"
@@ -116,6 +136,37 @@ def _table_of_hosts(cells: list[Cell], hosts: list[str]) -> list[str]:
             counts = [sum(cell.outcome == outcome for cell in here) for outcome in (WORKS, FAILS, NOT_THERE)]
             lines.append("| " + " | ".join([TITLES[host], last.commit[:8], checkpoint, last.date, *map(str, counts)]) + " |")
     return lines
+
+
+def _table_of_models(cells: list[Cell], reasons: list[str]) -> list[str]:
+    """Kinds of models by hosts; of what was tried with one, the parts in a few words."""
+    if not cells:
+        return []
+    lines = [MODELS, "| model | " + " | ".join(TITLES.values()) + " |", "|---" * (len(TITLES) + 1) + "|"]
+    for model in dict.fromkeys(_model_and_part(cell)[0] for cell in cells):
+        row = []
+        for host in TITLES:
+            parts: dict[str, list[Cell]] = {}
+            for cell in cells:
+                if cell.host == host and _model_and_part(cell)[0] == model and not cell.does_not_apply:
+                    parts.setdefault(_model_and_part(cell)[1], []).append(cell)
+            told: dict[str, list[str]] = {}
+            for part, results in parts.items():
+                told.setdefault(_summary(results, reasons), []).append(part)
+            said = [summary + ": " * any(names) + "; ".join(filter(None, names)) for summary, names in told.items()]
+            row.append("<br>".join(said) or _why_not_loaded(f"{_MODEL}{model}", host, reasons))
+        lines.append(f"| {model} | " + " | ".join(row) + " |")
+    return lines
+
+
+def _model_and_part(cell: Cell) -> tuple[str, str]:
+    model, _, part = cell.path.removeprefix(_MODEL).partition(": ")
+    return model, part
+
+
+def _why_not_loaded(path: str, host: str, reasons: list[str]) -> str:
+    known = any(beginning and path.startswith(beginning) and host in hosts for beginning, hosts, _ in _WHY_NOT_RUN)
+    return _not_run(path, host, reasons) if known else _NOT_TRIED
 
 
 def _summary(results: list[Cell], reasons: list[str]) -> str:
@@ -167,8 +218,9 @@ class CompatibilityPlugin:
             self._to_come[key] -= 1
         if report.when != "call" and report.passed:
             return
-        cell = self._cells.setdefault(key, Cell(*key, NOT_THERE, [], date.today().isoformat(), commit(key[1])))
-        variant = item.callspec.id.replace(item.callspec.params["hosts"], "").strip("-")
+        cell = self._cells.setdefault(key, Cell(*key, NOT_THERE, [], date.today().isoformat(), _version(key[1])))
+        callspec = getattr(item, "callspec", None)
+        variant = callspec.id.replace(str(callspec.params.get("hosts", "")), "").strip("-") if callspec else ""
         cell.add(*outcome_and_reason(report, "" if variant == cell.path else variant))
 
     def pytest_sessionfinish(self):
@@ -182,11 +234,18 @@ class CompatibilityPlugin:
         self._file.write_text(rendered(cells))
 
 
+def _version(host: str) -> str:
+    return metadata.version("diffusers") if host == "DIFFUSERS" else commit(host)
+
+
 def _key(item: pytest.Item) -> tuple[str, str, str] | None:
     """Path, host and checkpoint of a test; None for one that is not in the document."""
     marker = item.get_closest_marker("path")
+    if marker is None:
+        return None
     host, _, checkpoint = str(getattr(getattr(item, "callspec", None), "params", {}).get("hosts", "")).partition(":")
-    if marker is None or host not in TITLES:
+    host, checkpoint = marker.kwargs.get("host", host), marker.kwargs.get("checkpoint", checkpoint)
+    if host not in TITLES:
         return None
     return marker.args[0].format(model=family_of(checkpoint).title), host, checkpoint
 

@@ -33,7 +33,7 @@ FAMILIES = (
     Family("sdxl-v-ztsnr", "SDXL v, zero terminal SNR"),
     Family("sdxl-v", "SDXL v"),
     Family("sdxl", "SDXL eps"),
-    Family("mugen", "Mugen: an SDXL network with 32 channels, flow", flow=True, how=_SIMPLE),
+    Family("mugen", "Mugen (SDXL's network with 32 channels, flow)", flow=True, how=_SIMPLE),
     Family("sd3", "SD3", flow=True),
     Family("sd2-v", "SD2 v"),
     Family("sd1-v", "SD1 v"),

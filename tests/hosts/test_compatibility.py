@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from .compatibility import FAILS, NOT_THERE, WORKS, Cell, merged, outcome_and_reason, rendered
+from .compatibility import FAILS, NOT_THERE, WORKS, Cell, _key, merged, outcome_and_reason, rendered
 
 
 def cell(path="hires fix", host="FORGE", checkpoint="sd15", outcome=WORKS, reasons=(), day="2026-01-01"):
@@ -53,6 +53,35 @@ def test_what_does_not_apply_to_a_checkpoint_counts_only_if_nothing_is_better():
     video = cell("video", checkpoint="flux", outcome=NOT_THERE, reasons=["does not apply: not a video model"])
     assert "| video | not there [1] |" in rendered([video])
     assert "| video | works |" in rendered([video, cell("video", checkpoint="wan")])
+
+
+def test_models_have_a_table_of_their_own_with_what_was_tried_of_each():
+    of_model = [
+        cell("model: Z-Image", host="NEO"),
+        cell("model: Z-Image: img2img", host="NEO"),
+        cell("model: Z-Image: fp8", host="NEO", outcome=FAILS, reasons=["too coarse"]),
+        cell("model: Z-Image: reference", host="NEO", outcome=NOT_THERE, reasons=["does not apply: looks at no pictures"]),
+        cell("model: Z-Image", host="COMFYUI"),
+        cell("model: SD3", host="A1111"),
+    ]
+    paths, _, models = rendered([cell(), *of_model]).partition("## Models")
+    assert "| path | Forge |" in paths and "Z-Image" not in paths.partition("## Paths")[2]
+    columns = "not tried | not tried | not tried"
+    assert f"| Z-Image | {columns} | works: img2img<br>fails [1]: fp8 | not tried | works | not tried |" in models
+    assert "| SD3 | works | not tried | not tried | not run [2] | not run [2] | not tried | not tried |" in models
+
+
+@pytest.mark.parametrize(
+    "marked, params, found",
+    [
+        (pytest.mark.path("model: {model}"), {"hosts": "NEO:z-image"}, ("model: Z-Image", "NEO", "z-image")),
+        (pytest.mark.path("hires fix"), {"hosts": "double-eps"}, None),
+        (pytest.mark.path("model: Sana", host="DIFFUSERS", checkpoint="tiny"), {}, ("model: Sana", "DIFFUSERS", "tiny")),
+    ],
+)
+def test_which_host_and_checkpoint_a_test_is_about(marked, params, found):
+    item = SimpleNamespace(callspec=SimpleNamespace(params=params), get_closest_marker=lambda name: marked.mark)
+    assert _key(item) == found
 
 
 def report(outcome, longrepr=None, **more):

@@ -17,6 +17,8 @@ from .a1111 import RecordPair
 
 _AFTER_THE_ANSWER = ("sampler_post_cfg_function", "sampler_cfg_function")
 """Patches that act on guidance, after the model's answer; questions leave them out."""
+_PICTURES = ("ref_latents", "concat_latent", "lq_latent")
+"""What Forge Neo keeps beside the call of a network that looks at pictures: a latent, or a list of such."""
 _SCHEDULES = ("sampling_sigmas", "sample_sigmas")
 _FOREIGN_PARTS = ("object_patches", "controlnet_linked_list", "extra_model_patchers_during_sampling")
 
@@ -59,12 +61,15 @@ class Forge:
 
         Some networks (Qwen-Image-Edit's) put them beside one latent only.
         """
-        shown = getattr(getattr(sys.modules.get("backend.args"), "dynamic_args", None), "ref_latents", None)
+        given = (getattr(_beside_the_call(), name, None) for name in _PICTURES)
+        shown = any(isinstance(one, Tensor) or any(part is not None for part in one or ()) for one in given)
         return "reference pictures" if shown else None
 
     @property
     def foreign_part(self) -> str | None:
         """What takes part in the model's answers besides network and options, in words; None if nothing."""
+        if getattr(_beside_the_call(), "context_handler", None) is not None:
+            return "context windows"
         return next((f"{kind} on the network" for kind in _FOREIGN_PARTS if getattr(self._unet, kind, None)), None)
 
     @property
@@ -101,6 +106,11 @@ class Forge:
             options.pop("disable_cfg1_optimization", None)
         with value_replaced(self._unet, "model_options", options):
             yield
+
+
+def _beside_the_call() -> Any:
+    """Where Forge Neo keeps what its networks read besides their arguments; None on its relatives."""
+    return getattr(sys.modules.get("backend.args"), "dynamic_args", None)
 
 
 def _with_level(sigmas: Tensor, sigma: float) -> Tensor:

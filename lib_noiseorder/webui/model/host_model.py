@@ -195,7 +195,7 @@ class HostModel:
         sigma = x.new_tensor([level.sigma for level in levels]).repeat_interleave(len(x) // len(levels))
         self._denoiser.step, self._pair = step * calls_per_step(self._p), None
         with (
-            value_replaced(state, "sampling_step", max(step - 1, 0)),  # the hosts count a step when it is done
+            value_replaced(state, "sampling_step", max(self._step(levels[0]) - 1, 0)),  # the hosts count a step when it is done
             _hires_guidance(self._p, how["cond_scale"]),
             self._checkpoint.before_guidance(self._denoiser, self._record, levels[0].sigma),
             self.answers.recording(*self._checkpoint.model_function(self._denoiser)),
