@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.adapters.comfyui import NODE_KNOBS, OF_THE_WEBUI, NoiseOrderNode, node_settings
+from lib_noiseorder.adapters.comfyui.node import NODE_KNOBS, OF_THE_WEBUI, NoiseOrderNode, node_settings
 from lib_noiseorder.plans import SamplerRun, plan_for
-from lib_noiseorder.settings import KNOB, KNOBS, PRESETS, RECOMMENDED
+from lib_noiseorder.settings import KNOB, KNOBS, PRESETS, RECOMMENDED, SettingsError
 
 from . import comfyui
 
@@ -42,9 +42,12 @@ def test_inputs_are_made_from_the_knobs():
 
 def test_a_fresh_node_is_valid_and_a_bad_value_is_named():
     defaults = {name: entry[1]["default"] for name, entry in NoiseOrderNode.INPUT_TYPES()["optional"].items()}
-    assert NoiseOrderNode.VALIDATE_INPUTS(**defaults) is True
-    assert "strength = 9 is not a number from -2 to 2" in NoiseOrderNode.VALIDATE_INPUTS(**{**ON, "strength": 9})
-    assert NoiseOrderNode.VALIDATE_INPUTS(**{**ON, "strength": None}) is True, "linked inputs are not known beforehand"
+    assert node_settings(defaults) == node_settings({})
+    assert "chosen = '99' is not seed:draw pairs" in NoiseOrderNode.VALIDATE_INPUTS(chosen="99")
+    assert "names seeds" in NoiseOrderNode.VALIDATE_INPUTS(chosen="5:3")
+    assert NoiseOrderNode.VALIDATE_INPUTS(chosen=None) is True, "linked inputs are not known beforehand"
+    with pytest.raises(SettingsError, match="strength = 9 is not a number from -2 to 2"):
+        node_settings({**ON, "strength": 9})
 
 
 def test_inputs_left_alone_follow_the_preset_and_touched_ones_must_agree_with_it():
@@ -55,9 +58,11 @@ def test_inputs_left_alone_follow_the_preset_and_touched_ones_must_agree_with_it
         assert node_settings({"preset": preset}) == settings
     assert node_settings({**fresh, "preset": "Custom"}) == NoiseOrderSettings(preset="Custom"), "Custom is what the node shows"
     for touched in ({"erasure_samples": 2}, {"strength": 0.5}):
-        assert "contradicts preset 'Automatic'" in NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, **touched})
-    assert NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, "preset": "Paper", "erasure_samples": 4}) is True
-    assert "names seeds" in NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, "chosen": "5:3"})
+        with pytest.raises(SettingsError, match="contradicts preset 'Automatic'"):
+            node_settings({**fresh, **touched})
+    assert node_settings({**fresh, "preset": "Paper", "erasure_samples": 4}).preset == "Paper"
+    with pytest.raises(SettingsError, match="names seeds"):
+        node_settings({**fresh, "chosen": "5:3"})
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -245,9 +250,12 @@ def test_of_two_nodes_in_a_row_the_last_one_decides(host):
 
 
 def test_bad_values_are_refused_before_anything_runs(host):
-    with pytest.raises(comfyui.Refused, match="strength = 9"):
-        host.run(graph("sd15", {**ON, "strength": 9}))
-    with pytest.raises(comfyui.Refused, match="contradicts preset"):
+    for bad in ({"strength": 9.0}, {"chosen": "5:3"}, {"preset": "Best"}, {"erasure_samples": "many"}):
+        with pytest.raises(comfyui.Refused) as refused:
+            host.run(graph("sd15", {**ON, **bad}))
+        told = json.loads(str(refused.value))["node_errors"]["order"]["errors"]
+        assert len(told) == 1 and told[0]["extra_info"]["input_name"] == next(iter(bad)), "one message for one bad value"
+    with pytest.raises(comfyui.Failed, match="contradicts preset"):
         host.run(graph("sd15", {**ON, "preset": "Paper", "erasure_samples": 7}))
 
 
@@ -299,13 +307,13 @@ def test_a_choice_that_does_not_fit_the_batch_costs_the_effect_and_is_told(host)
 
 
 def test_interrupt_while_the_model_is_asked(host):
-    nodes = graph("sd15", {**ON, "preset": "Custom", "selection": "automatic", "selection_draws": 16}, batch=32, steps=200)
+    nodes = graph("sd15", {**ON, "preset": "Custom", "selection": "automatic", "selection_draws": 16}, batch=8, steps=200)
     nodes["latent"]["inputs"] |= {"width": 256, "height": 256}
     host.get("/noise_order_test/seen")
     number = host.queue(nodes)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 20
     while not host.get("/noise_order_test/seen") and time.monotonic() < deadline:
         time.sleep(0.02)
     comfyui.requests.post(f"{host.url}/interrupt", timeout=10)
     with pytest.raises(comfyui.Failed, match="interrupted"):
-        host.finish(number)
+        host.finish(number, seconds=60)
