@@ -11,16 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.adapters.comfyui.node import NODE_KNOBS, OF_THE_WEBUI, NoiseOrderNode, node_settings
+from lib_noiseorder.adapters.comfyui.node import OF_THE_WEBUI, NoiseOrderNode, node_settings
 from lib_noiseorder.plans import SamplerRun, plan_for
 from lib_noiseorder.settings import KNOB, KNOBS, PRESETS, RECOMMENDED, SettingsError
 
 from . import comfyui
+from .comfyui_graphs import COMPARED, KINDS, OFF, ON, PLAIN, custom, evaluations_of, graph, node, sampled
 
-OFF = {**{knob.name: knob.default for knob in NODE_KNOBS}, "enabled": False, "preset": "Custom"}
-ON = {**OFF, "enabled": True}
-PLAIN = {**ON, "erasure_samples": 1, "strength": 0.0}
-COMPARED = {**ON, "preset": "Automatic", "selection_draws": 2}
 pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 WORKFLOW = Path(__file__).resolve().parents[2] / "docs/comfyui-workflow.json"
 
@@ -102,70 +99,6 @@ def host(tmp_path_factory):
     running.stop()
 
 
-LATENTS = {
-    "sd15": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
-    "flux": ("EmptySD3LatentImage", {"width": 64, "height": 64, "batch_size": 1}),
-    "wan": ("EmptyHunyuanLatentVideo", {"width": 32, "height": 32, "length": 5, "batch_size": 1}),
-}
-
-
-def node(class_type, /, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
-
-
-def graph(kind, settings, batch=1, seed=1, steps=4, cfg=3.0, sampler="euler", fail_at=0, **more):
-    """Model → Noise Order → KSampler → file."""
-    empty, size = LATENTS[kind]
-    nodes = {
-        "model": node("TinyModel", kind=kind, fail_at=fail_at),
-        "order": node("NoiseOrder", model=["model", 0], **(settings or {})),
-        "positive": node("TinyPrompt", text="a red circle"),
-        "negative": node("TinyPrompt", text=""),
-        "latent": node(empty, **{**size, "batch_size": batch}),
-        "sampler": node(
-            "KSampler", model=["order" if settings else "model", 0], seed=seed, steps=steps, cfg=cfg, sampler_name=sampler,
-            scheduler="normal", positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0], denoise=1.0,
-        ),
-        "save": node("SaveLatent", samples=["sampler", 0], filename_prefix="latent"),
-    }  # fmt: skip
-    if settings is None:
-        del nodes["order"]
-    for name, inputs in more.items():
-        nodes[name]["inputs"].update(inputs)
-    return nodes
-
-
-def custom(kind, settings):
-    """The same with SamplerCustomAdvanced and a guider without a negative prompt, as Flux graphs have it."""
-    nodes = graph(kind, settings)
-    model = nodes["sampler"]["inputs"]["model"]
-    nodes |= {
-        "noise": node("RandomNoise", noise_seed=1),
-        "guider": node("BasicGuider", model=model, conditioning=["positive", 0]),
-        "euler": node("KSamplerSelect", sampler_name="euler"),
-        "sigmas": node("BasicScheduler", model=model, scheduler="simple", steps=4, denoise=1.0),
-        "sampler": node(
-            "SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], sampler=["euler", 0], sigmas=["sigmas", 0],
-            latent_image=["latent", 0],
-        ),
-    }  # fmt: skip
-    del nodes["negative"]
-    return nodes
-
-
-def sampled(host, nodes):
-    """The saved latents, and what the model was shown."""
-    nodes = copy.deepcopy(nodes)
-    nodes["save"]["inputs"]["filename_prefix"] = f"latent{time.monotonic_ns()}"  # every run a new file, and none cached
-    if "order" in nodes:
-        nodes["model"]["inputs"]["fail_at"] -= time.monotonic_ns()  # nor the model's
-    paths, seen = host.run(nodes)
-    return load_file(paths[0])["latent_tensor"], seen
-
-
-KINDS = list(LATENTS)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("make", [graph, custom])
 def test_off_and_one_draw_without_injection_are_plain_bit_for_bit(host, kind, make):
@@ -186,10 +119,6 @@ def test_injection_costs_its_evaluations_and_is_repeatable(host, kind, make):
     assert sum(rows for rows, _ in seen) == sum(rows for rows, _ in evaluations) + 3
     assert [rows for rows, _ in seen[:3]] == [1, 1, 1], "with the prompt alone"
     assert seen[0][1] > seen[1][1] > seen[2][1], "noisiest first"
-
-
-def evaluations_of(seen):
-    return sum(rows for rows, _ in seen)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -271,4 +271,4 @@ def _is_known(module: str | None) -> bool:
 def _name(value: Any) -> str:
     """A function or object of another node, in words."""
     named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{getattr(named, '__module__', '?')}.{getattr(named, '__qualname__', '?')}"
+    return f"{PurePath(getattr(named, '__module__', None) or '?').name}.{getattr(named, '__qualname__', '?')}"

@@ -5,8 +5,8 @@ import hashlib
 import comfy.model_patcher
 import comfy.supported_models
 import torch
-from aiohttp import web
-from server import PromptServer
+
+from . import others, watching
 
 CONFIGS = {
     "sd15": (comfy.supported_models.SD15, {
@@ -26,9 +26,6 @@ CONFIGS = {
         "cross_attn_norm": True, "eps": 1e-6, "model_type": "t2v",
     }),
 }  # fmt: skip
-
-PromptServer.instance.seen_by_tiny_models = []
-"""On an object of the host's: what a node keeps itself is put back after every question."""
 
 
 class TinyModel:
@@ -61,7 +58,7 @@ def counting(network, fail_at):
 
     class Counting(network):
         def forward(self, x, timesteps, *args, **kwargs):
-            seen = PromptServer.instance.seen_by_tiny_models
+            seen = watching.seen()
             seen.append((len(x), float(timesteps.flatten()[0])))
             if len(seen) == fail_at:
                 raise RuntimeError("the test's model fails here")
@@ -85,10 +82,4 @@ class TinyPrompt:
         return ([[embedding, {"pooled_output": torch.randn(1, 16, generator=generator)}]],)
 
 
-@PromptServer.instance.routes.get("/noise_order_test/seen")
-async def seen_so_far(request):
-    found, PromptServer.instance.seen_by_tiny_models = PromptServer.instance.seen_by_tiny_models, []
-    return web.json_response(found)
-
-
-NODE_CLASS_MAPPINGS = {"TinyModel": TinyModel, "TinyPrompt": TinyPrompt}
+NODE_CLASS_MAPPINGS = {"TinyModel": TinyModel, "TinyPrompt": TinyPrompt, **others.NODE_CLASS_MAPPINGS}
