@@ -38,7 +38,7 @@ COMBINATIONS = [
     for kind in KINDS
     if (kind == "sd15" or patch not in OF_THE_UNET)
     and (kind == "wan" or patch != "WanContextWindowsManual")
-    and (kind != "wan" or patch != "FreSca")
+    and (kind != "wan" or patch not in ("FreSca", "RenormCFG"))  # which fail there by themselves
 ]
 
 
@@ -59,8 +59,9 @@ def patched(host, kind, patch, settings, batch=1, steps=STEPS):
         nodes["latent"]["inputs"]["length"] = 17
     inputs = {}
     for name, (form, *options) in host.nodes[patch]["input"]["required"].items():
-        choices = form if isinstance(form, list) else [None]
-        inputs[name] = options[0]["default"] if options and "default" in options[0] else choices[0]
+        more = options[0] if options else {}
+        choices = form if isinstance(form, list) else more.get("options", [None])
+        inputs[name] = more.get("default", choices[0])
     inputs |= PATCHES[patch]
     before = nodes["order" if settings else "sampler"]["inputs"]
     if "prompt" in inputs:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...answers import Answers
 from ...model import NoiseLevel
+from ...plans import AUTOMATIC, CHEAPEST, FIRST_PREDICTION_ONLY, PLANNED_FOR
 from .company import (
     KEY,
     active,
@@ -107,8 +108,10 @@ class GuidedModel:
         function = getattr(self._sampler, "sampler_function", None)
         if getattr(function, "__name__", "") in ("dpm_fast_function", "dpm_adaptive_function"):
             return "the sampler does not say beforehand how many steps it takes"
-        if not all(self.is_active(role, float(self._sigmas[0])) for role in self._asked_for):
-            return "a prompt is not active at the sampler's start"
+        for level in self._compared_at():
+            sleeping = [role for role in self._asked_for if not self.is_active(role, level.sigma)]
+            if sleeping:
+                return f"the {sleeping[0]} prompt is not active at a noise share of {level.noise_share:.2g}"
         return None
 
     # -- Model -----------------------------------------------------------------------------------------------------
@@ -196,6 +199,13 @@ class GuidedModel:
             1
         ]
 
+    def _compared_at(self) -> list[NoiseLevel]:
+        """The levels at which a comparison may ask: the first steps, and where pictures are judged."""
+        plans = [AUTOMATIC[self.family], FIRST_PREDICTION_ONLY[self.family], CHEAPEST[self.family]]
+        shares = {share for plan in plans for share in (plan.preview_share, plan.judging_share) if share is not None}
+        followed = max(1, round(max(plan.steps for plan in plans) / PLANNED_FOR * len(self.sampler_levels)))
+        return [*self.sampler_levels[:followed], *map(self.nearest_level, sorted(shares))]
+
     def _level(self, sigma: float) -> NoiseLevel:
         return NoiseLevel.flow(sigma) if self._flow else NoiseLevel(1.0, sigma)
 
@@ -218,9 +228,8 @@ class GuidedModel:
         import comfy.model_management
         import comfy.samplers
 
-        sleeping = [role for role in roles if not self.is_active(role, level.sigma)]
-        if sleeping:
-            raise PromptNotActive(f"the {sleeping[0]} prompt is not active at a noise share of {level.noise_share:.2g}")
+        if not all(self.is_active(role, level.sigma) for role in roles):
+            raise PromptNotActive(f"a prompt is not active at a noise share of {level.noise_share:.2g}")
         conds = [self._guider.conds[role] for role in roles]
         asked = conds if len(conds) > 1 else [*conds, None]  # the host wants two at least, and leaves out what is None
         sigma = x.new_full((len(x),), level.sigma)
