@@ -1,6 +1,8 @@
 """Graphs for the tests inside ComfyUI: tiny models, Noise Order, samplers."""
 
 import copy
+import json
+import re
 import time
 
 from safetensors.torch import load_file
@@ -78,3 +80,67 @@ KINDS = list(LATENTS)
 
 def evaluations_of(seen):
     return sum(rows for rows, _ in seen)
+
+
+def said(host):
+    """(evaluations announced as paid, draws chosen, reasons) of the last run."""
+    *_, line = re.finditer(r"Noise Order: (\d+) evaluations more, .*?(?:chosen (\[.*?\]))?$", host.said(), re.MULTILINE)
+    reasons = re.findall(r"Noise Order: skipped (.*)", host.said()[line.end() :])
+    return int(line[1]), json.loads(line[2] or "[]"), reasons
+
+
+def without_ours(nodes):
+    """The same graph without Noise Order."""
+    nodes = copy.deepcopy(nodes)
+    before = nodes.pop("order")["inputs"]["model"]
+    for each in nodes.values():
+        each["inputs"].update({name: before for name, value in each["inputs"].items() if value == ["order", 0]})
+    return nodes
+
+
+def masked(nodes):
+    """Half of the picture is kept."""
+    nodes["all"] = node("SolidMask", value=1.0, width=64, height=64)
+    nodes["half"] = node("SolidMask", value=0.0, width=32, height=64)
+    nodes["mask"] = node("MaskComposite", destination=["all", 0], source=["half", 0], x=0, y=0, operation="multiply")
+    latent = nodes["sampler"]["inputs"]["latent_image"]
+    nodes["masked"] = node("SetLatentNoiseMask", samples=latent, mask=["mask", 0])
+    nodes["sampler"]["inputs"]["latent_image"] = ["masked", 0]
+    return nodes
+
+
+def second_pass(nodes, denoise):
+    """A plain picture first, which the sampler then starts from."""
+    nodes["first"] = copy.deepcopy(nodes["sampler"])
+    nodes["first"]["inputs"]["model"] = ["model", 0]
+    nodes["sampler"]["inputs"] |= {"latent_image": ["first", 0], "denoise": denoise}
+    return nodes
+
+
+def two_areas(nodes):
+    """A second prompt for half of the picture."""
+    nodes["latent"]["inputs"] |= {"width": 128, "height": 128}
+    nodes["other"] = node("TinyPrompt", text="a blue square")
+    nodes["area"] = node("ConditioningSetArea", conditioning=["other", 0], width=64, height=128, x=0, y=0, strength=1.0)
+    nodes["both"] = node("ConditioningCombine", conditioning_1=["positive", 0], conditioning_2=["area", 0])
+    nodes["sampler"]["inputs"]["positive"] = ["both", 0]
+    return nodes
+
+
+def active_from(nodes, start, end=1.0):
+    """The prompt takes part in a range of the steps."""
+    nodes["range"] = node("ConditioningSetTimestepRange", conditioning=["positive", 0], start=start, end=end)
+    nodes["sampler"]["inputs"]["positive"] = ["range", 0]
+    return nodes
+
+
+def dual(kind, settings, style, conds, negative, steps=16):
+    """A guider with two scales."""
+    nodes = custom(kind, settings)
+    nodes["sigmas"]["inputs"]["steps"] = steps
+    nodes["middle"], nodes["negative"] = node("TinyPrompt", text="a circle"), node("TinyPrompt", text="")
+    nodes["guider"] = node(
+        "DualCFGGuider", model=nodes["guider"]["inputs"]["model"], cond1=["positive", 0], cond2=["middle", 0],
+        negative=["negative", 0], cfg_conds=conds, cfg_cond2_negative=negative, style=style,
+    )  # fmt: skip
+    return nodes

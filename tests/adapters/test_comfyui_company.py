@@ -6,14 +6,11 @@ P3: it is the plain picture where the seed's own noise was kept.
 P4: what is paid is what was announced, within the limit.
 """
 
-import json
-import re
-
 import pytest
 
 from ..lengths import at_length
 from . import comfyui
-from .comfyui_graphs import KINDS, evaluations_of, graph, node, sampled
+from .comfyui_graphs import KINDS, evaluations_of, graph, node, said, sampled
 
 pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 STEPS = 16
@@ -81,13 +78,6 @@ def from_the_same_noise(host, nodes):
     nodes["given"] = node("GivenNoise", model=last)
     nodes["sampler"]["inputs"]["model"] = ["given", 0]
     return sampled(host, nodes)[0]
-
-
-def said(host):
-    """(evaluations announced as paid, draws chosen, reasons) of the last run."""
-    *_, line = re.finditer(r"Noise Order: (\d+) evaluations more, .*?(?:chosen (\[.*?\]))?$", host.said(), re.MULTILINE)
-    reasons = re.findall(r"Noise Order: skipped (.*)", host.said()[line.end() :])
-    return int(line[1]), json.loads(line[2] or "[]"), reasons
 
 
 def difference(a, b):
