@@ -11,16 +11,13 @@ import torch
 from safetensors.torch import load_file
 
 from lib_noiseorder import NoiseOrderSettings
-from lib_noiseorder.adapters.comfyui import NODE_KNOBS, OF_THE_WEBUI, NoiseOrderNode, node_settings
+from lib_noiseorder.adapters.comfyui.node import OF_THE_WEBUI, NoiseOrderNode, node_settings
 from lib_noiseorder.plans import SamplerRun, plan_for
-from lib_noiseorder.settings import KNOB, KNOBS, PRESETS, RECOMMENDED
+from lib_noiseorder.settings import KNOB, KNOBS, PRESETS, RECOMMENDED, SettingsError
 
 from . import comfyui
+from .comfyui_graphs import COMPARED, KINDS, OFF, ON, PLAIN, custom, evaluations_of, graph, node, sampled
 
-OFF = {**{knob.name: knob.default for knob in NODE_KNOBS}, "enabled": False, "preset": "Custom"}
-ON = {**OFF, "enabled": True}
-PLAIN = {**ON, "erasure_samples": 1, "strength": 0.0}
-COMPARED = {**ON, "preset": "Automatic", "selection_draws": 2}
 pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 WORKFLOW = Path(__file__).resolve().parents[2] / "docs/comfyui-workflow.json"
 
@@ -42,9 +39,12 @@ def test_inputs_are_made_from_the_knobs():
 
 def test_a_fresh_node_is_valid_and_a_bad_value_is_named():
     defaults = {name: entry[1]["default"] for name, entry in NoiseOrderNode.INPUT_TYPES()["optional"].items()}
-    assert NoiseOrderNode.VALIDATE_INPUTS(**defaults) is True
-    assert "strength = 9 is not a number from -2 to 2" in NoiseOrderNode.VALIDATE_INPUTS(**{**ON, "strength": 9})
-    assert NoiseOrderNode.VALIDATE_INPUTS(**{**ON, "strength": None}) is True, "linked inputs are not known beforehand"
+    assert node_settings(defaults) == node_settings({})
+    assert "chosen = '99' is not seed:draw pairs" in NoiseOrderNode.VALIDATE_INPUTS(chosen="99")
+    assert "names seeds" in NoiseOrderNode.VALIDATE_INPUTS(chosen="5:3")
+    assert NoiseOrderNode.VALIDATE_INPUTS(chosen=None) is True, "linked inputs are not known beforehand"
+    with pytest.raises(SettingsError, match="strength = 9 is not a number from -2 to 2"):
+        node_settings({**ON, "strength": 9})
 
 
 def test_inputs_left_alone_follow_the_preset_and_touched_ones_must_agree_with_it():
@@ -55,9 +55,11 @@ def test_inputs_left_alone_follow_the_preset_and_touched_ones_must_agree_with_it
         assert node_settings({"preset": preset}) == settings
     assert node_settings({**fresh, "preset": "Custom"}) == NoiseOrderSettings(preset="Custom"), "Custom is what the node shows"
     for touched in ({"erasure_samples": 2}, {"strength": 0.5}):
-        assert "contradicts preset 'Automatic'" in NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, **touched})
-    assert NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, "preset": "Paper", "erasure_samples": 4}) is True
-    assert "names seeds" in NoiseOrderNode.VALIDATE_INPUTS(**{**fresh, "chosen": "5:3"})
+        with pytest.raises(SettingsError, match="contradicts preset 'Automatic'"):
+            node_settings({**fresh, **touched})
+    assert node_settings({**fresh, "preset": "Paper", "erasure_samples": 4}).preset == "Paper"
+    with pytest.raises(SettingsError, match="names seeds"):
+        node_settings({**fresh, "chosen": "5:3"})
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -97,70 +99,6 @@ def host(tmp_path_factory):
     running.stop()
 
 
-LATENTS = {
-    "sd15": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
-    "flux": ("EmptySD3LatentImage", {"width": 64, "height": 64, "batch_size": 1}),
-    "wan": ("EmptyHunyuanLatentVideo", {"width": 32, "height": 32, "length": 5, "batch_size": 1}),
-}
-
-
-def node(class_type, /, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
-
-
-def graph(kind, settings, batch=1, seed=1, steps=4, cfg=3.0, sampler="euler", fail_at=0, **more):
-    """Model → Noise Order → KSampler → file."""
-    empty, size = LATENTS[kind]
-    nodes = {
-        "model": node("TinyModel", kind=kind, fail_at=fail_at),
-        "order": node("NoiseOrder", model=["model", 0], **(settings or {})),
-        "positive": node("TinyPrompt", text="a red circle"),
-        "negative": node("TinyPrompt", text=""),
-        "latent": node(empty, **{**size, "batch_size": batch}),
-        "sampler": node(
-            "KSampler", model=["order" if settings else "model", 0], seed=seed, steps=steps, cfg=cfg, sampler_name=sampler,
-            scheduler="normal", positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0], denoise=1.0,
-        ),
-        "save": node("SaveLatent", samples=["sampler", 0], filename_prefix="latent"),
-    }  # fmt: skip
-    if settings is None:
-        del nodes["order"]
-    for name, inputs in more.items():
-        nodes[name]["inputs"].update(inputs)
-    return nodes
-
-
-def custom(kind, settings):
-    """The same with SamplerCustomAdvanced and a guider without a negative prompt, as Flux graphs have it."""
-    nodes = graph(kind, settings)
-    model = nodes["sampler"]["inputs"]["model"]
-    nodes |= {
-        "noise": node("RandomNoise", noise_seed=1),
-        "guider": node("BasicGuider", model=model, conditioning=["positive", 0]),
-        "euler": node("KSamplerSelect", sampler_name="euler"),
-        "sigmas": node("BasicScheduler", model=model, scheduler="simple", steps=4, denoise=1.0),
-        "sampler": node(
-            "SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], sampler=["euler", 0], sigmas=["sigmas", 0],
-            latent_image=["latent", 0],
-        ),
-    }  # fmt: skip
-    del nodes["negative"]
-    return nodes
-
-
-def sampled(host, nodes):
-    """The saved latents, and what the model was shown."""
-    nodes = copy.deepcopy(nodes)
-    nodes["save"]["inputs"]["filename_prefix"] = f"latent{time.monotonic_ns()}"  # every run a new file, and none cached
-    if "order" in nodes:
-        nodes["model"]["inputs"]["fail_at"] -= time.monotonic_ns()  # nor the model's
-    paths, seen = host.run(nodes)
-    return load_file(paths[0])["latent_tensor"], seen
-
-
-KINDS = list(LATENTS)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("make", [graph, custom])
 def test_off_and_one_draw_without_injection_are_plain_bit_for_bit(host, kind, make):
@@ -181,10 +119,6 @@ def test_injection_costs_its_evaluations_and_is_repeatable(host, kind, make):
     assert sum(rows for rows, _ in seen) == sum(rows for rows, _ in evaluations) + 3
     assert [rows for rows, _ in seen[:3]] == [1, 1, 1], "with the prompt alone"
     assert seen[0][1] > seen[1][1] > seen[2][1], "noisiest first"
-
-
-def evaluations_of(seen):
-    return sum(rows for rows, _ in seen)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -245,9 +179,12 @@ def test_of_two_nodes_in_a_row_the_last_one_decides(host):
 
 
 def test_bad_values_are_refused_before_anything_runs(host):
-    with pytest.raises(comfyui.Refused, match="strength = 9"):
-        host.run(graph("sd15", {**ON, "strength": 9}))
-    with pytest.raises(comfyui.Refused, match="contradicts preset"):
+    for bad in ({"strength": 9.0}, {"chosen": "5:3"}, {"preset": "Best"}, {"erasure_samples": "many"}):
+        with pytest.raises(comfyui.Refused) as refused:
+            host.run(graph("sd15", {**ON, **bad}))
+        told = json.loads(str(refused.value))["node_errors"]["order"]["errors"]
+        assert len(told) == 1 and told[0]["extra_info"]["input_name"] == next(iter(bad)), "one message for one bad value"
+    with pytest.raises(comfyui.Failed, match="contradicts preset"):
         host.run(graph("sd15", {**ON, "preset": "Paper", "erasure_samples": 7}))
 
 
@@ -299,13 +236,13 @@ def test_a_choice_that_does_not_fit_the_batch_costs_the_effect_and_is_told(host)
 
 
 def test_interrupt_while_the_model_is_asked(host):
-    nodes = graph("sd15", {**ON, "preset": "Custom", "selection": "automatic", "selection_draws": 16}, batch=32, steps=200)
+    nodes = graph("sd15", {**ON, "preset": "Custom", "selection": "automatic", "selection_draws": 16}, batch=8, steps=200)
     nodes["latent"]["inputs"] |= {"width": 256, "height": 256}
     host.get("/noise_order_test/seen")
     number = host.queue(nodes)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 20
     while not host.get("/noise_order_test/seen") and time.monotonic() < deadline:
         time.sleep(0.02)
     comfyui.requests.post(f"{host.url}/interrupt", timeout=10)
     with pytest.raises(comfyui.Failed, match="interrupted"):
-        host.finish(number)
+        host.finish(number, seconds=60)

@@ -1,0 +1,127 @@
+"""What runs in place of ComfyUI's sampler: the questions, then the sampler with the ordered noise, then the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...formulas import key_timesteps
+from ...ordering import order_noise, starting_from_a_picture
+from ...report import OrderedNoise, Report, in_one_line
+from ...settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
+from ..noise_keyed_draws import further_draws
+from .company import CALCULATE, frames_in_the_batch
+from .guided_model import GuidedModel
+from .runs import Cancelled, Run, Runs, Watcher
+
+_log = logging.getLogger(INFOTEXT_PREFIX)
+
+
+def sampler_wrapper(settings: NoiseOrderSettings, runs: Runs) -> Callable[..., Tensor]:
+    """What stands around the host's sampler.
+
+    Args:
+        runs: gets an entry for every run of a sampler.
+    """
+
+    def sample(executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *rest, **more):
+        why_not = _why_no_noise(noise)
+        if why_not:
+            _log.info("%s: left alone, %s", INFOTEXT_PREFIX, why_not)
+            return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *rest, **more)
+        watcher = Watcher(guider.model_patcher)
+
+        def model() -> GuidedModel:
+            return GuidedModel(executor.class_obj, guider, sigmas, extra_args, noise, latent_image, denoise_mask)
+
+        asked, ordered = _ordered(
+            settings, noise, model, watcher, frames_in_the_batch(guider, extra_args["model_options"], len(noise))
+        )
+        if asked is not None and asked.reuses_answers and ordered.report.reusable_evaluations:
+            extra_args = {**extra_args, "model_options": {**extra_args["model_options"], CALCULATE: asked.answered}}
+        sampled = executor(guider, sigmas, extra_args, callback, ordered.noise, latent_image, denoise_mask, *rest, **more)
+        if asked is not None:
+            ordered.report.reused(round(asked.saved_rows))
+        run = Run(ordered.report, watcher, guider.inner_model.process_latent_out(sampled.to(torch.float32)))
+        _log.info("%s: %s", INFOTEXT_PREFIX, run.said)
+        for reason in ordered.report.skipped:
+            _log.warning("%s: skipped %s", INFOTEXT_PREFIX, reason)
+        runs.add(run)
+        return sampled
+
+    return sample
+
+
+def _why_no_noise(noise: Any) -> str | None:
+    """Why there is no noise to put in order: samplers that go on with a half-finished latent are given zeros."""
+    if not isinstance(noise, Tensor):
+        return f"noise of the kind {type(noise).__name__} is not known"
+    return None if bool(torch.count_nonzero(noise)) else "the sampler adds no noise"
+
+
+def _ordered(
+    settings: NoiseOrderSettings, noise: Tensor, make: Callable[[], GuidedModel], watcher: Watcher, frames: bool
+) -> tuple[GuidedModel | None, OrderedNoise]:
+    """The model and the ordered noise; the host's own noise where the model cannot be asked, and the report says why."""
+    model, draw = None, further_draws(noise)
+    try:
+        model = make()
+        unknown = model.why_unknown()
+        if unknown and not settings.chosen:
+            return None, _plain(noise, unknown)
+        if unknown:
+            ordered = order_noise(settings, draw, None)
+            ordered.report.skip("everything that asks the model", unknown)
+            return None, ordered
+        left_out = []
+        if frames and settings.selection != "off":
+            left_out.append(("selection", "the pictures of this batch are frames of one video"))
+        elif settings.selection != "off" and (why := model.why_not_compared()):
+            left_out.append(("selection", why))
+        if left_out:
+            settings = _custom(settings, selection="off")
+        settings = _placed(settings, model, left_out)
+        ordered = order_noise(settings, draw, model, observer=watcher)
+        for what, why in left_out:
+            ordered.report.skip(what, why)
+        return model, ordered
+    except Cancelled as cancelled:
+        raise cancelled.reason from None
+    except Exception as error:
+        _log.exception("%s: failed, the picture is made all the same", INFOTEXT_PREFIX)
+        plain = _plain(noise, in_one_line(error))
+        plain.report.evaluations = 0 if model is None else round(model.asked_rows)
+        return None, plain
+
+
+def _plain(noise: Tensor, why: str) -> OrderedNoise:
+    report = Report.before(noise)
+    report.mean_after, report.std_after = report.mean_before, report.std_before
+    report.skip("everything", why)
+    return OrderedNoise(noise, report)
+
+
+def _placed(settings: NoiseOrderSettings, model: GuidedModel, left_out: list[tuple[str, str]]) -> NoiseOrderSettings:
+    """The settings for where this sampler starts, and for the levels at which its prompts take part."""
+    if not model.starts_from_noise_alone:
+        settings = starting_from_a_picture(settings, model.denoising_strength, model.noisiest)
+    if settings.strength != 0:
+        asleep = [
+            step for step in key_timesteps(settings) if not model.is_active("positive", model.level_at(step.timestep).sigma)
+        ]
+        for step in asleep:
+            left_out.append((f"the {step.name} timestep", "the prompt is not active there"))
+        if len(asleep) == len(key_timesteps(settings)):
+            settings = _custom(settings, strength=0.0)
+        else:
+            settings = _custom(settings, **{f"{step.name}_weight": 0.0 for step in asleep})
+    return settings
+
+
+def _custom(settings: NoiseOrderSettings, **values: Any) -> NoiseOrderSettings:
+    return dataclasses.replace(settings, preset=CUSTOM, **values) if values else settings
