@@ -89,12 +89,21 @@ def test_areas_are_counted_as_rows(host):
     assert evaluations_of(seen) - evaluations_of(own) == said(host)[0] == 6
 
 
-def test_a_guider_with_two_scales_is_followed(host):
-    """With all its weight on the first prompt it is the usual guidance, and chooses as that does."""
-    usual, _ = sampled(host, graph("sd15", {**AUTOMATIC, "chosen": "3"}, steps=16))
-    nodes = dual("sd15", AUTOMATIC, "regular", 3.0, 2.0)
+@pytest.mark.parametrize("style", ["regular", "nested"])
+def test_a_guider_with_two_scales_chooses_as_the_usual_one_of_the_same_guidance(host, style):
+    """With the negative prompt in the middle, (3, 3) regular and (3, 1) nested come to one scale of 3."""
+    usual = graph("sd15", AUTOMATIC, steps=16)
+    usual["sampler"]["inputs"]["scheduler"] = "simple"
+    sampled(host, usual)
+    _, expected, _ = said(host)
+    nodes = dual("sd15", {**AUTOMATIC, "selection_draws": 7}, style, 3.0, 3.0 if style == "regular" else 1.0)
+    nodes["middle"] = node("TinyPrompt", text="")
     sampled(host, nodes)
-    assert said(host)[1] and not said(host)[2] and usual.isfinite().all()
+    assert said(host)[1:] == (expected, []) and expected
+
+
+def test_a_guider_that_is_not_known_is_named_and_nothing_is_compared(host):
+    nodes = dual("sd15", AUTOMATIC, "regular", 3.0, 2.0)
     nodes["guider"] = node(
         "PerpNegGuider", model=["order", 0], positive=["positive", 0], negative=["negative", 0],
         empty_conditioning=["middle", 0], cfg=3.0, neg_scale=1.0,
@@ -127,9 +136,9 @@ def test_old_graphs_may_say_what_this_node_no_longer_does(host):
 
 
 def test_frames_in_the_batch_are_not_chosen_one_by_one(host):
-    nodes = graph("sd15", AUTOMATIC, steps=16, batch=6)
+    nodes = graph("sd15", AUTOMATIC, steps=16, batch=2)
     nodes["windows"] = node(
-        "ContextWindowsManual", model=["model", 0], context_length=4, context_overlap=1, context_schedule="standard_static",
+        "ContextWindowsManual", model=["model", 0], context_length=16, context_overlap=4, context_schedule="standard_static",
         context_stride=1, closed_loop=False, fuse_method="pyramid", dim=0,
     )  # fmt: skip
     nodes["order"]["inputs"]["model"] = ["windows", 0]
