@@ -89,6 +89,20 @@ def said(host):
     return int(line[1]), json.loads(line[2] or "[]"), reasons
 
 
+def from_the_same_noise(host, nodes):
+    """What the host makes by itself, from the noise that the last sampler was given."""
+    host.get("/noise_order_test/keep_noise")
+    last = nodes["sampler"]["inputs"]["model"]
+    nodes["given"] = node("GivenNoise", model=last)
+    nodes["sampler"]["inputs"]["model"] = ["given", 0]
+    return sampled(host, nodes)[0]
+
+
+def difference(a, b):
+    """As a share of the standard deviation."""
+    return ((a - b).abs().max() / b.std()).item()
+
+
 def without_ours(nodes):
     """The same graph without Noise Order."""
     nodes = copy.deepcopy(nodes)

@@ -35,6 +35,8 @@ def test_inputs_are_made_from_the_knobs():
     about = {"tooltip": KNOB["strength"].help, "advanced": True, "min": -2.0, "max": 2.0, "step": 0.01}
     assert inputs["strength"] == ("FLOAT", {"default": 0.1, **about})
     json.dumps(inputs)
+    unseen = [name for name, entry in inputs.items() if entry[1].get("hidden")]
+    assert unseen == ["hires_pass", "inner_passes"], "saved graphs know values by their places: these two keep theirs"
 
 
 def test_a_fresh_node_is_valid_and_a_bad_value_is_named():

@@ -122,10 +122,10 @@ class SharedAttention(OnModel):
 
 
 class GivenNoise(OnModel):
-    """The sampler starts from the noise that the last one was given."""
+    """The sampler starts from the noise that was kept for it."""
 
     def how(self, model):
-        given = PromptServer.instance.sampled_noise.clone()
+        given = PromptServer.instance.noise_to_give.clone()
 
         def wrapper(executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
             return executor(guider, sigmas, extra_args, callback, given, *args, **kwargs)

@@ -11,7 +11,7 @@ from server import PromptServer
 
 server = PromptServer.instance
 server.seen_by_tiny_models = []
-server.sampled_noise = None
+server.sampled_noise = server.noise_to_give = None
 
 
 def seen():
@@ -33,6 +33,13 @@ def _recording(sample):
 
 
 comfy.samplers.KSAMPLER.sample = _recording(comfy.samplers.KSAMPLER.sample)
+
+
+@server.routes.get("/noise_order_test/keep_noise")
+async def keep_noise(request):
+    """The noise of the last sampler is the one that is given from now on."""
+    PromptServer.instance.noise_to_give = PromptServer.instance.sampled_noise
+    return web.json_response(None)
 
 
 @server.routes.get("/noise_order_test/remember/{what}")
