@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 
 from ..servers import REPOSITORY
-from .families import family_of
+from .families import FAMILIES, family_of
 from .real import commit
 
 TITLES = {
@@ -143,7 +143,9 @@ def _table_of_models(cells: list[Cell], reasons: list[str]) -> list[str]:
     if not cells:
         return []
     lines = [MODELS, "| model | " + " | ".join(TITLES.values()) + " |", "|---" * (len(TITLES) + 1) + "|"]
-    for model in dict.fromkeys(_model_and_part(cell)[0] for cell in cells):
+    known = [family.title for family in FAMILIES]
+    models = dict.fromkeys(_model_and_part(cell)[0] for cell in cells)
+    for model in sorted(models, key=lambda model: known.index(model) if model in known else len(known)):
         row = []
         for host in TITLES:
             parts: dict[str, list[Cell]] = {}

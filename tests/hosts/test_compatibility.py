@@ -67,8 +67,8 @@ def test_models_have_a_table_of_their_own_with_what_was_tried_of_each():
     paths, _, models = rendered([cell(), *of_model]).partition("## Models")
     assert "| path | Forge |" in paths and "Z-Image" not in paths.partition("## Paths")[2]
     columns = "not tried | not tried | not tried"
-    assert f"| Z-Image | {columns} | works: img2img<br>fails [1]: fp8 | not tried | works | not tried |" in models
-    assert "| SD3 | works | not tried | not tried | not run [2] | not run [2] | not tried | not tried |" in models
+    assert f"| Z-Image | {columns} | works: img2img<br>fails [2]: fp8 | not tried | works | not tried |" in models
+    assert "| SD3 | works | not tried | not tried | not run [1] | not run [1] | not tried | not tried |" in models
 
 
 @pytest.mark.parametrize(
