@@ -180,13 +180,12 @@ class PipelineProbe:
     def _ask(self, question: Question) -> _Turns:
         guidance = self.guidance
         own = len(guidance.weights)  # a step may ask for more, which is another question
+        if own == 1 < max(self._rehearsal.slots):  # guidance sets in later: see first which slot has the prompt then
+            guidance = yield from self._guidance_there(question)
         ask = None if self.whole else frozenset(range(own)) if question.pair else frozenset({guidance.cond})
         seen = yield _Turn(question, ask)
-        slots = len(seen.asked)
-        if slots < own:
-            if slots not in self._guidance:
-                yield from self._measure(question, (yield _Turn(question)))
-            guidance = self._guidance.get(slots, ALONE)
+        if len(seen.asked) < own:
+            guidance = yield from self._guidance_there(question)
             if guidance.cond not in seen.answers:
                 seen = yield _Turn(question, frozenset({guidance.cond}))
         self._remember(seen)
@@ -198,6 +197,14 @@ class PipelineProbe:
         if not question.pair or len(guidance.weights) == 1:
             return Answer(cond, cond)
         return Answer(cond, guidance.away_from([_known(alone[slot]) for slot in range(len(guidance.weights))]))
+
+    def _guidance_there(self, at: Question) -> _Turns:
+        """How as many answers as that step has are put together."""
+        seen = yield _Turn(at)
+        slots = len(seen.asked)
+        if slots not in self._guidance:
+            yield from self._measure(at, seen)
+        return self._guidance[slots]
 
     def _remember(self, seen: _Turn) -> None:
         for slot, answer in seen.answers.items():
