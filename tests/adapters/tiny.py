@@ -258,9 +258,10 @@ def controlnet(annotation, parts):
         if hasattr(one, "from_unet") and "unet" in parts:
             return one.from_unet(parts["unet"], conditioning_embedding_out_channels=(4, 8)).eval()
         if hasattr(one, "from_transformer") and "transformer" in parts:
-            with contextlib.suppress(TypeError):
-                return one.from_transformer(parts["transformer"], load_weights_from_transformer=False).eval()
-            return one.from_transformer(parts["transformer"]).eval()
+            small = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+            known = inspect.signature(one.from_transformer).parameters
+            small = {name: value for name, value in small.items() if name in known}
+            return one.from_transformer(parts["transformer"], load_weights_from_transformer=False, **small).eval()
     raise NotImplementedError("no small ControlNet here")
 
 
