@@ -117,6 +117,7 @@ class Vae(torch.nn.Module):
         self.temperal_downsample = self.config.temperal_downsample
         self.spatial_compression_ratio, self.temporal_compression_ratio = scale, frames
         self.z_dim = self.latent_channels = channels
+        self.latents_mean, self.latents_std = torch.zeros(channels), torch.ones(channels)
         self.bn = torch.nn.BatchNorm2d(4 * channels)
         self.channels, self.scale, self.frames = channels, scale, frames
 
@@ -248,6 +249,8 @@ def denoiser(kind, annotation, parts):
         values["time_cond_proj_dim"] = 16
     if "InstructPix2Pix" in kind.__name__:
         values["in_channels"] = 8
+    if "Control" in kind.__name__ and "ControlNet" not in kind.__name__:
+        values["in_channels"] *= 2
     if "ImageToVideo" in kind.__name__ and "Wan" in kind.__name__:
         values["in_channels"] = 12
     return known[0](**values).eval()
@@ -256,12 +259,17 @@ def denoiser(kind, annotation, parts):
 def controlnet(annotation, parts):
     for one in _classes(annotation):
         if hasattr(one, "from_unet") and "unet" in parts:
-            return one.from_unet(parts["unet"], conditioning_embedding_out_channels=(4, 8)).eval()
+            return one.from_unet(parts["unet"], conditioning_embedding_out_channels=(4, 4, 8, 8)).eval()
         if hasattr(one, "from_transformer") and "transformer" in parts:
-            small = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+            small = {
+                "num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2,
+                "load_weights_from_transformer": False, "num_extra_conditioning_channels": 0,
+            }  # fmt: skip
             known = inspect.signature(one.from_transformer).parameters
-            small = {name: value for name, value in small.items() if name in known}
-            return one.from_transformer(parts["transformer"], load_weights_from_transformer=False, **small).eval()
+            if known.keys() >= {"num_layers"}:
+                return one.from_transformer(
+                    parts["transformer"], **{name: value for name, value in small.items() if name in known}
+                ).eval()
     raise NotImplementedError("no small ControlNet here")
 
 
@@ -280,8 +288,11 @@ def call_of(kind, steps=4):
     }  # fmt: skip
     known = inspect.signature(kind.__call__).parameters
     call = {name: value for name, value in usual.items() if name in known}
+    if "SanaSprint" in kind.__name__:
+        call["num_inference_steps"] = 2
     for name, parameter in known.items():
-        needed = parameter.default is parameter.empty or parameter.default is None
-        if name in ("image", "control_image", "input_image") and needed and "Edit" not in kind.__name__:
+        if name in ("image", "control_image", "input_image", "mask_image") and parameter.default in (parameter.empty, None):
             call[name] = picture
+        if name == "video":
+            call[name] = [picture] * 5
     return call
