@@ -3,6 +3,8 @@
 python -m tests.adapters.diffusers_table > docs/diffusers.md
 """
 
+import inspect
+import signal
 import sys
 import warnings
 
@@ -19,8 +21,10 @@ WORKS, REFUSED, NOT_TRIED = "works", "refused", "not tried"
 
 def outcome(kind):
     """What happens to a pipeline class, and why."""
-    latents = tiny.inspect.signature(kind.__call__).parameters
-    if "prompt" not in latents or "latents" not in latents:
+    known = inspect.signature(kind.__call__).parameters
+    if "args" in inspect.signature(kind.__init__).parameters:
+        return NOT_TRIED, "another library is missing"
+    if "prompt" not in known or "latents" not in known:
         return refusal(lambda: order_latents(kind.__new__(kind), prompt="a red circle"))
     try:
         pipe = tiny.built(kind)
@@ -29,6 +33,26 @@ def outcome(kind):
     except Exception as error:
         return NOT_TRIED, one_line(error)
     return refusal(lambda: checked(pipe, call, plain))
+
+
+class TooLong(Exception):
+    pass
+
+
+def in_time(kind, seconds=15):
+    """`outcome`, given up after some seconds of the processor."""
+
+    def give_up(*_):
+        raise TooLong(f"takes more than {seconds} s here")
+
+    signal.signal(signal.SIGVTALRM, give_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        return outcome(kind)
+    except TooLong as error:
+        return NOT_TRIED, one_line(error)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def refusal(work):
@@ -77,14 +101,14 @@ def page(found):
     lines = [
         "# diffusers' pipelines",
         "",
-        f"Of the {len(found)} pipelines of diffusers {diffusers.__version__}, {counts}. Which ones is found out by behaviour, not by",
-        "name, so a pipeline that could not be tried may well work: if it does not, one sentence says so before anything is evaluated.",
-        "Written by",
+        f"Of the {len(found)} pipelines of diffusers {diffusers.__version__}, {counts}.",
+        "Which ones is found out by behaviour, not by name, so a pipeline that could not be tried may well work; if it does",
+        "not, one sentence says so before anything is evaluated. Written by",
         "",
         "    python -m tests.adapters.diffusers_table > docs/diffusers.md",
         "",
-        "from small models with random weights, one of each class. Tried were: the plain picture, bit for bit, from one draw without",
-        "injection; the picture of the chosen noise as the pipeline itself makes it; evaluations told and counted.",
+        "from small models with random weights, one of each class. Tried were: the plain picture, bit for bit, from one draw",
+        "without injection; the picture of the chosen noise as the pipeline itself makes it; evaluations told and counted.",
         "",
         "## Works",
         "",
@@ -119,4 +143,4 @@ def read(text):
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     kinds = tiny.pipeline_classes()
-    print(page({name: outcome(kinds[name]) for name in sys.argv[1:] or kinds}))
+    print(page({name: in_time(kinds[name]) for name in sys.argv[1:] or kinds}))

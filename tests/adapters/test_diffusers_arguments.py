@@ -157,3 +157,12 @@ def test_what_is_told_is_what_is_paid_and_within_the_limit(family):
             assert bool(report.chosen) != bool(report.skipped), what
         else:
             assert report.extra_evaluations == 3, what
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"latents": torch.zeros(1, 4, 7, 9)}, {"settings": {"chosen": "1 2 3"}}], ids=["latents", "chosen"]
+)
+def test_what_cannot_be_used_is_refused_by_run_ordered_too(pipe, wrong):
+    with counted(pipe) as paid, pytest.raises(ValueError, match=r"latents have shape|lists 3 draws"):
+        run_ordered(pipe, **{**CALL, **wrong})
+    assert not paid.rows

@@ -246,3 +246,27 @@ def test_continuous_timesteps_are_converted(preset):
     assert told and all(-2.5 < timestep < 2.5 for timestep in told), "a quarter of the logarithm of sigma"
     del pipe.unet.forward
     ordered_like_the_pipelines_own(pipe, CALL, preset, compared=preset == "Automatic")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_guidance_that_sets_in_later(preset):
+    """Wan 2.2 with guidance in its second model only."""
+    pipe = pipelines.wan(two=True)
+    call = {**SHORT, "num_frames": 5, "guidance_scale": 1.0, "guidance_scale_2": 4.0}
+    ordered_like_the_pipelines_own(pipe, call, preset, compared=preset in ("Automatic", "Light"))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_guidance_that_ends_early(preset):
+    pipe = tiny.built(diffusers.ZImagePipeline)
+    call = {**tiny.call_of(diffusers.ZImagePipeline, 10), "guidance_scale": 4.0, "cfg_truncation": 0.3}
+    ordered_like_the_pipelines_own(pipe, call, preset, compared=preset in ("Automatic", "Light"))
+
+
+@pytest.mark.parametrize("preset", at_length(["Automatic"], PRESETS))
+@pytest.mark.parametrize("name", ["QwenImage", "StableDiffusion", "CogView4"])
+def test_guidance_that_is_not_linear_is_not_followed(name, preset):
+    kind = getattr(diffusers, f"{name}Pipeline")
+    more = {"QwenImage": {"true_cfg_scale": 4.0, "negative_prompt": "a boat"}, "StableDiffusion": {"guidance_rescale": 0.7}}
+    call = {**tiny.call_of(kind, 16), **more.get(name, {})}
+    ordered_like_the_pipelines_own(tiny.built(kind), call, preset, compared=preset in ("Automatic", "Light"))

@@ -35,6 +35,8 @@ def check_pipeline(pipe: Any, call: Mapping[str, Any]) -> None:
     """
     name = type(pipe).__name__
     known = parameters(pipe)
+    if any(kind.__name__ == "ModularPipeline" for kind in type(pipe).__mro__):
+        raise Unusable(f"{name} is modular: what its latents are is its blocks' to say")
     for argument, why in (("prompt", "makes nothing of a prompt"), ("latents", "takes no latents")):
         if argument not in known:
             raise Unusable(f"{name} {why}")

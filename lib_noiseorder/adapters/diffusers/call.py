@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...chosen import check_without_seeds
+from ...chosen import chosen_draws
+from ...knobs import SettingsError
 from ...model import Draw
 from ...ordering import order_noise
 from ...report import OrderedNoise, Report, in_one_line
@@ -105,9 +106,10 @@ def run_ordered(pipe: Any, prompt: Any = None, *, settings: Given = None, **call
     generators = RandomStates(call.get("generator"))
     try:
         ordered = ordering.done()
-    except Unusable:
-        raise
     except Exception as error:
+        known = isinstance(error, (Unusable, SettingsError))
+        if known and not (ordering.probe is not None and ordering.probe.evaluated):
+            raise
         generators.put_back()
         report = Report()
         report.skip("everything", in_one_line(error))
@@ -138,10 +140,10 @@ class _Ordering:
     def __init__(self, pipe: Any, prompt: Any, settings: Given, call: Mapping[str, Any], remembers: bool):
         self._started = time.perf_counter()
         self._settings = given_settings(settings)
-        check_without_seeds(self._settings.chosen)
         self.own_call = {**call} if prompt is None else {**call, "prompt": prompt}
         check_pipeline(pipe, self.own_call)
         self.pictures = check_call(self.own_call)
+        chosen_draws(self._settings.chosen, self.pictures, None)
         self._pipe, self._remembers, self._name = pipe, remembers, type(pipe).__name__
         self.probe: PipelineProbe | None = None
         self.interrupted = False
@@ -195,7 +197,7 @@ class _Ordering:
         needed = layout.argument(own).shape
         if given.shape != needed:
             shapes = f"{tuple(given.shape)}, {self._name} needs {tuple(needed)}"
-            raise ValueError(f"{INFOTEXT_PREFIX}: latents have shape {shapes}")
+            raise SettingsError(f"{INFOTEXT_PREFIX}: latents have shape {shapes}")
         return layout.latents(given.to(own))
 
     def _asked(self, call: dict[str, Any], candidates: Sequence[Layout]) -> tuple[OrderedNoise | None, Layout, Tensor]:

@@ -99,6 +99,8 @@ class PipelineProbe:
         answers: every answer given, by model and everything that it was asked with.
         ambiguous: whether an answer depends on more than what its slot was asked with: where the pipeline asks the same twice
             in a step, something else makes the difference.
+        started: whether the pipeline was seen to start from the latents that it is given.
+        evaluated: whether a model was.
         whole: whether no slot can be asked without the others.
     """
 
@@ -115,7 +117,7 @@ class PipelineProbe:
         self.answers = Answers(ROUNDING)
         self.ambiguous = False
         self.result: Any = None
-        self.started = False
+        self.started = self.evaluated = False
         self._ahead = self._all_turns()
         self._turn = next(self._ahead)
 
@@ -180,13 +182,12 @@ class PipelineProbe:
     def _ask(self, question: Question) -> _Turns:
         guidance = self.guidance
         own = len(guidance.weights)  # a step may ask for more, which is another question
+        if own == 1 < max(self._rehearsal.slots):  # guidance sets in later: see first which slot has the prompt then
+            guidance = yield from self._guidance_there(question)
         ask = None if self.whole else frozenset(range(own)) if question.pair else frozenset({guidance.cond})
         seen = yield _Turn(question, ask)
-        slots = len(seen.asked)
-        if slots < own:
-            if slots not in self._guidance:
-                yield from self._measure(question, (yield _Turn(question)))
-            guidance = self._guidance.get(slots, ALONE)
+        if len(seen.asked) < own:
+            guidance = yield from self._guidance_there(question)
             if guidance.cond not in seen.answers:
                 seen = yield _Turn(question, frozenset({guidance.cond}))
         self._remember(seen)
@@ -198,6 +199,14 @@ class PipelineProbe:
         if not question.pair or len(guidance.weights) == 1:
             return Answer(cond, cond)
         return Answer(cond, guidance.away_from([_known(alone[slot]) for slot in range(len(guidance.weights))]))
+
+    def _guidance_there(self, at: Question) -> _Turns:
+        """How as many answers as that step has are put together."""
+        seen = yield _Turn(at)
+        slots = len(seen.asked)
+        if slots not in self._guidance:
+            yield from self._measure(at, seen)
+        return self._guidance[slots]
 
     def _remember(self, seen: _Turn) -> None:
         for slot, answer in seen.answers.items():
@@ -242,6 +251,7 @@ class PipelineProbe:
         self.whole = self.whole or not call.splits
         turn.asked += [(name, call.question(n), call.latents(n).clone()) for n in range(call.slots)]
         wanted = [n for n in range(call.slots) if turn.evaluate is None or first + n in turn.evaluate]
+        self.evaluated = self.evaluated or bool(wanted)
         if len(wanted) == call.slots:
             output = original(*args, **kwargs)
             if turn.answers or call.slots > 1:
