@@ -3,7 +3,7 @@
 "use strict";
 
 (function() {
-    const TABS = ["txt2img", "img2img"];
+    const TABS = ["txt2img", "img2img"], MASKED = ["inpaint", "inpaint_sketch", "inpaint_upload"];
     const PREFIX = "Noise Order: ", TROUBLE = "⚠"; // as lib_noiseorder/webui/job/outcome.py writes them
     const EVERY_MS = 400; // pasting and presets set values without an event that bubbles, so look now and then
     const LOADING_MS = [3000, 15000, 60000]; // how long a checkpoint may take to load
@@ -47,11 +47,16 @@
         return JSON.stringify({
             script: Boolean(script) && script !== "None",
             steps: number(element(`${tab}_steps`)),
+            prompt: text(element(`${tab}_prompt`)),
             sampler: text(element(`${tab}_sampling`)),
+            scheduler: text(element(`${tab}_scheduler`)) || "Automatic",
             guidance: number(element(`${tab}_cfg_scale`)),
             denoising: tab === "img2img" ? number(element("img2img_denoising_strength")) : null,
+            masked: tab === "img2img" && MASKED.some((name) => visible(element(`img2img_${name}_tab`))),
             hires: hires ? {
                 sampler: text(element("hr_sampler")),
+                scheduler: text(element("hr_scheduler")),
+                denoising: number(element("txt2img_denoising_strength")),
                 guidance: cfg ? number(cfg) : null,
                 steps: number(element("txt2img_hires_steps")) || 0,
             } : null,

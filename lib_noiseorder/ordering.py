@@ -118,6 +118,7 @@ def choose(
         named = {draw: scaled(draw) for draw in set(given) if draw}
         result = torch.stack([named[draw][row] if draw else result[row] for row, draw in enumerate(given)])
         report.chosen = [draw or kept for draw, kept in zip(given, report.chosen or [0] * len(noise))]
+        report.scores = [[] if draw else scores for draw, scores in zip(given, report.scores)]
     report.seconds += time.perf_counter() - started
     return result
 
@@ -132,6 +133,8 @@ def _selected(
     others_are_named: bool,
 ) -> Tensor:
     run = SamplerRun.of(model)
+    if settings.strength != 0 or settings.noise_scale != 1:  # the sampler starts from more than what was chosen
+        run = dataclasses.replace(run, reuses_answers=False)
     plan = plan_for(run, extra_cost=settings.extra_cost, draws=settings.selection_draws)
     if settings.selection_draws == 1:
         report.skip("selection", "selection_draws = 1 leaves nothing to compare")
@@ -148,6 +151,7 @@ def _selected(
             raise
         report.skip("selection", in_one_line(error))  # the pictures whose draws are named do not lose them
         return first
+    report.reusable_evaluations = plan.reusable(run)
     return noise if report.chosen else first
 
 

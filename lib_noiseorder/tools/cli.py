@@ -22,6 +22,7 @@ from .assignments import assigned, settings_of
 from .bench import commands as bench_commands
 from .compare import commands as compare_commands
 from .failures import INTERRUPTED
+from .few_steps import few_steps_table
 from .lab import commands as lab_commands
 from .options import SEED, check_writable, path, running, text, whole_number
 from .progress import Bar, duration
@@ -121,6 +122,9 @@ def _parser() -> argparse.ArgumentParser:
 
     controls = commands.add_parser("controls", help="every setting with its API key, default and range, as a Markdown table")
     controls.set_defaults(run=lambda _: print(controls_table()) or 0)
+
+    few = commands.add_parser("few-steps", help="what the presets do and cost with 1 to 12 steps, as Markdown tables")
+    few.set_defaults(run=lambda _: print(few_steps_table()) or 0)
 
     doctor = commands.add_parser("doctor", help="what is installed and whether the embedded models load")
     doctor.set_defaults(run=_doctor)

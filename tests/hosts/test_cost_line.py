@@ -17,13 +17,18 @@ def host():
 
 
 def said(settings, family="eps", seconds=None, **page):
+    from lib_noiseorder.webui.model.beforehand import Loaded
     from lib_noiseorder.webui.panel.cost_line import Page, cost_line
 
-    usual = {"steps": 20, "sampler": "Euler", "guidance": 7, "denoising": None, "hires": None, "seeds": ["5"], "script": False}
-    return cost_line(NoiseOrderSettings(enabled=True, **settings), Page.read(json.dumps({**usual, **page})), family, seconds)
+    usual = {
+        "steps": 20, "sampler": "Euler", "scheduler": "Automatic", "guidance": 7, "prompt": "", "denoising": None,
+        "masked": False, "hires": None, "seeds": ["5"], "script": False,
+    }  # fmt: skip
+    loaded = None if family is None else Loaded(family)
+    return cost_line(NoiseOrderSettings(enabled=True, **settings), Page.read(json.dumps({**usual, **page})), loaded, seconds)
 
 
-HIRES = {"sampler": "Euler", "guidance": None, "steps": 10}
+HIRES = {"sampler": "Euler", "scheduler": "", "guidance": None, "steps": 10, "denoising": 0.7}
 SEVEN = "Compares 7 noises: 12 more model evaluations, +30 % at 20 steps"
 BOTH = {"strength": 0.2, "selection": "automatic"}
 
@@ -35,12 +40,15 @@ BOTH = {"strength": 0.2, "selection": "automatic"}
         ({}, {"seconds": 0.25}, f"{SEVEN}, about 3.0 s"),
         ({}, {"family": None}, "Compares 2 to 7 noises: 12 to 14 more model evaluations, +30 to +35 % at 20 steps"),
         ({}, {"guidance": 1}, "Compares 7 noises: 6 more model evaluations, +30 % at 20 steps"),
+        ({}, {"masked": True, "denoising": 0.95}, "Compares 7 noises: 14 more model evaluations, +35 % at 20 steps"),
+        ({}, {"prompt": "a circle AND a square"}, "Compares 7 noises: 18 more model evaluations, +30 % at 20 steps"),
+        ({}, {"prompt": "a RAND AND_PERP one"}, SEVEN),
         ({}, {"denoising": 0.5}, "Compares 5 noises: 8 more model evaluations, +36 % at 20 steps"),
         ({"extra_cost": 1}, {}, "Compares 16 noises: 30 more model evaluations, +75 % at 20 steps"),
         ({"preset": "Light"}, {}, "Compares 4 noises: 6 more model evaluations, +15 % at 20 steps"),
         ({"selection_draws": 3}, {}, "Compares 3 noises: 4 more model evaluations, +10 % at 20 steps"),
         ({"preset": "Paper"}, {}, "Asks the model 3 times: 3 more model evaluations, +8 % at 20 steps"),
-        (BOTH, {}, "Compares 7 noises and asks the model 3 times: 15 more model evaluations, +38 % at 20 steps"),
+        (BOTH, {}, "Compares 7 noises and asks the model 3 times: 17 more model evaluations, +42 % at 20 steps"),
         ({"strength": 0}, {}, "No extra cost"),
         ({"chosen": "5:3"}, {}, "A noise is kept for this seed: no extra cost"),
         ({"chosen": "5:3"}, {"seeds": ["5", "6"]}, SEVEN),
@@ -49,6 +57,7 @@ BOTH = {"strength": 0.2, "selection": "automatic"}
         ({"compare_with_off": True}, {"script": True}, SEVEN),
         ({"hires_pass": True}, {"hires": HIRES}, f"{SEVEN}; 8 more in the hires pass"),
         ({"hires_pass": True, "chosen": "5:3/2"}, {"hires": HIRES}, "A noise is kept for this seed: no extra cost"),
+        ({}, {"steps": 4, "family": None}, "Compares up to 2 noises: 0 to 2 more model evaluations, +0 to +25 % at 4 steps"),
         ({}, {"sampler": "DPM adaptive"}, "Compares 7 noises: 12 more model evaluations"),
     ],
     ids=str,
@@ -69,6 +78,18 @@ def test_what_it_says(settings, page, line):
             {"extra_cost": 0},
             {},
             "With 20 steps, an extra cost of 0 is too little to compare noises. None are compared; 0.05 would do.",
+        ),
+        (
+            {**BOTH, "extra_cost": 0.2},
+            {"steps": 3},
+            "With 3 steps, an extra cost of 0.2 is too little to compare noises. None are compared; 0.7 would do. "
+            "Asks the model 3 times: 3 more model evaluations, +50 % at 3 steps.",
+        ),
+        (
+            {"hires_pass": True},
+            {"steps": 2, "hires": HIRES},
+            "With 2 steps, an extra cost of 0.4 is too little to compare noises. None are compared; 0.5 would do. "
+            "8 more in the hires pass.",
         ),
         ({"selection_draws": 1}, {}, "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more."),
         ({"strength": 0, "erasure_samples": 1}, {}, "These settings leave the noise as it is: the picture is the plain one."),
@@ -128,14 +149,15 @@ def test_the_kind_of_checkpoint_is_looked_up_without_loading_one(monkeypatch):
 
     from modules import sd_models
 
-    from lib_noiseorder.webui.panel.cost_line import loaded_family
+    from lib_noiseorder.webui.model.beforehand import Loaded
 
     class FakeInitialModel:
         """Forge's, before anything is loaded."""
 
     def loaded(**data):
         monkeypatch.setattr(sd_models, "model_data", SimpleNamespace(**data), raising=False)
-        return loaded_family()
+        now = Loaded.now()
+        return now and now.family
 
     assert loaded(sd_model=None) is None
     assert loaded(sd_model=sd_models.EpsCheckpoint()) == "eps"

@@ -172,6 +172,10 @@ def test_one_line_says_what_happened(host):
         "mean 0.000 → 0.000, standard deviation 1.000 → 0.850, correlation 0.250"
     )
     named = Report(chosen=[0, 5], std_before=1.0, std_after=1.0)
+    mixed = Report(evaluations=14, saved_evaluations=2, chosen=[9, 2], scores=[[], [0.0] * 7])
+    assert outcome_line([Batch(mixed, 0, False)]).startswith(
+        "Noise Order: kept noise 2 of 7, noise 9 again, 12 more evaluations"
+    )
     assert outcome_line([Batch(named, 2.0, False)]) == "Noise Order: kept noise 5, 0 more evaluations, 0.00 s (0 % of the time)"
     assert outcome_line([Batch(Report(evaluations=1), 0, False)]) == "Noise Order: 1 more evaluation, 0.00 s"
 

@@ -121,7 +121,8 @@ def test_an_exception_in_a_seam_of_selection(host, untouched, seam):
 @pytest.mark.parametrize("kind", ["nan", "inf", "memory", "error"])
 @pytest.mark.parametrize("answer", [1, 2, 3])
 def test_the_kth_answer_is_no_answer(host, untouched, kind, answer):
-    result = host.txt2img(**with_faults(noise_order(), answers=[answer, answer, kind]))
+    """Asked one by one, for want of memory for two."""
+    result = host.txt2img(**with_faults(noise_order(), answers=[answer, answer, kind], memory_for=1))
     assert same_as(result, untouched) == {"erased"}
     assert result["Noise Order skipped"].startswith("injection: ")
     the_next_ones_are_right(host, untouched)
@@ -141,7 +142,7 @@ def test_a_fault_in_the_first_answers_of_a_selection(host, untouched, kind):
 @pytest.mark.parametrize("answer", [1, 2, 3, 4, 6])
 def test_interrupt_and_skip_at_every_point(host, untouched, flag, answer):
     """After answers 1 to 3, which are ours, and in the middle of the host's own steps."""
-    result = host.txt2img(**with_faults(noise_order(), state=[flag, answer]))
+    result = host.txt2img(**with_faults(noise_order(), state=[flag, answer], memory_for=1))
     assert host.state()["left"] == []
     if answer < 3:
         assert result["Noise Order skipped"] == "injection: interrupted"
@@ -203,7 +204,7 @@ def test_img2img_with_a_failing_question(host, untouched):
         return host.img2img(init_images=[encoded(grey_picture(host.size))], denoising_strength=0.7, **payload)
 
     erased = generate(**noise_order(strength=0))
-    failed = generate(**with_faults(noise_order(), answers=[1, 1, "memory"]))
+    failed = generate(**with_faults(noise_order(), answers=[1, 1, "memory"], memory_for=1))
     assert difference(erased, failed) <= host.img2img_noise and "injection" in failed["Noise Order skipped"]
     the_next_ones_are_right(host, untouched)
 
@@ -219,9 +220,8 @@ def test_the_model_is_swapped_between_arming_and_sampling(host, untouched):
     other = host.another_checkpoint
     if other is None:
         pytest.skip("only one checkpoint here")
-    asked = {"uncounted": True}  # without the counter's hook, which the other network has not got
-    expected = host.txt2img(**with_faults(noise_order(), **asked), override_settings={"sd_model_checkpoint": other})
-    swapped = host.txt2img(**with_faults(noise_order(), **asked, swap=other))
+    expected = host.txt2img(**noise_order(), override_settings={"sd_model_checkpoint": other})
+    swapped = host.txt2img(**with_faults(noise_order(), swap=other))
     assert difference(swapped, expected) == 0, "the questions went to another model than the steps"
     the_next_ones_are_right(host, untouched)
 

@@ -8,6 +8,15 @@ from lib_noiseorder.plans import noise_scale_for
 from .client import difference, noise_order
 from .double.host import DoubleHost
 
+AFTER_OURS = 3
+"""Behind the two extensions of the tests' own, and Noise Order."""
+
+
+@pytest.fixture(autouse=True)
+def questions_one_by_one(host, monkeypatch):
+    """As a host asks that was told to put no two prompts into one call."""
+    monkeypatch.setattr(host.shared.opts, "batch_cond_uncond", False, raising=False)
+
 
 @pytest.fixture(scope="module", params=["eps", "flow"])
 def host(request):
@@ -137,7 +146,7 @@ def test_a_grid_cell_that_is_off_after_one_that_was_on_writes_nothing(host):
 
 
 def other_script(host, monkeypatch, place, **hooks):
-    """Another extension whose hooks run before ours (place 0) or after (place 2)."""
+    """Another extension whose hooks run before ours (place 0) or after (place AFTER_OURS)."""
     from modules import scripts
 
     other = scripts.Script()
@@ -155,7 +164,7 @@ HOOKS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("place", [0, 2], ids=["before ours", "after ours"])
+@pytest.mark.parametrize("place", [0, AFTER_OURS], ids=["before ours", "after ours"])
 def test_other_scripts_that_fail_do_not_matter(host, monkeypatch, place):
     alone = host.txt2img(**noise_order())
     other_script(host, monkeypatch, place, **dict.fromkeys(HOOKS, broken))
@@ -170,7 +179,7 @@ def test_a_script_that_brings_its_own_noise_keeps_it(host, monkeypatch):
     def replace(p, x, noise, **_):
         noise.copy_(torch.randn(noise.shape, generator=torch.Generator().manual_seed(99)))
 
-    other_script(host, monkeypatch, 2, process_before_every_sampling=replace)
+    other_script(host, monkeypatch, AFTER_OURS, process_before_every_sampling=replace)
     plain = host.txt2img()
     assert difference(plain, host.txt2img(**noise_order(strength=0))) == 0
     assert difference(plain, host.txt2img(**noise_order())) > 0
@@ -184,7 +193,7 @@ def test_a_script_that_brings_its_own_source_of_noise_keeps_it(host, monkeypatch
     def replace(p, *_, **__):
         p.rng = rng.ImageRNG((3, 24, 24), [99] * p.batch_size)
 
-    other_script(host, monkeypatch, 2, process_batch=replace)
+    other_script(host, monkeypatch, AFTER_OURS, process_batch=replace)
     plain, result = host.txt2img(), host.txt2img(**noise_order())
     assert difference(plain, result) == 0
     assert result["Noise Order skipped"] == "everything: this job does not sample from the seed's noise"
@@ -202,7 +211,7 @@ def test_switched_off_in_mid_batch(host, monkeypatch):
         return "Other"
 
     everyone = host.runner.alwayson_scripts
-    other_script(host, monkeypatch, 2, process_batch=gone, title=title)
+    other_script(host, monkeypatch, AFTER_OURS, process_batch=gone, title=title)
     host.txt2img(**noise_order())
     for owner in (host.last_job.rng, host.last_job.sampler):
         assert not {"next", "sample", "sample_img2img"} & set(vars(owner))
@@ -284,7 +293,7 @@ def test_a_job_inside_a_job_is_ordered_only_if_asked(host, monkeypatch):
             inner_texts.append(host.processing.process_images(inner).info)
 
     alone = host.txt2img(**noise_order())
-    other_script(host, monkeypatch, 2, postprocess=repaint)
+    other_script(host, monkeypatch, AFTER_OURS, postprocess=repaint)
     assert difference(alone, host.txt2img(**noise_order())) == 0
     host.txt2img(**noise_order(inner_passes=True))
     left_alone, ordered = inner_texts

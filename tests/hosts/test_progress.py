@@ -9,6 +9,12 @@ from .double.host import DoubleHost
 from .test_faults import nothing_left_behind
 
 
+@pytest.fixture(autouse=True)
+def questions_one_by_one(host, monkeypatch):
+    """As a host asks that was told to put no two prompts into one call."""
+    monkeypatch.setattr(host.shared.opts, "batch_cond_uncond", False, raising=False)
+
+
 @pytest.fixture(scope="module", params=["eps", "flow"])
 def host(request):
     return DoubleHost(request.param)

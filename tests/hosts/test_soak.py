@@ -16,7 +16,7 @@ from lib_noiseorder import KNOBS, NoiseOrderSettings, SettingsError
 from ..lengths import at_length
 from .client import Refused, difference, encoded, noise_order
 from .real import grey_picture
-from .sabotaged import PARAMETERS, running, with_faults
+from .sabotaged import PARAMETERS, running
 
 
 @pytest.fixture(scope="module", params=PARAMETERS)
@@ -68,11 +68,11 @@ def random_settings(dice):
 
 
 REPEATED = [{"seed": seed, **noise_order(**wish)} for seed in (1, 2, 3) for wish in ({}, {"preset": "Light", "chosen": "1:2"})]
-"""Jobs that come again and again; without the counting extension, whose hook keeps questions one by one."""
+"""Jobs that come again and again."""
 
 
 def repeated_generation(host, job, steps):
-    return host.txt2img(steps=steps, **with_faults(job, uncounted=True))
+    return host.txt2img(steps=steps, **job)
 
 
 def one_generation(host, dice):

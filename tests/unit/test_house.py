@@ -10,6 +10,7 @@ import pytest
 
 import lib_noiseorder
 from lib_noiseorder.tools.cli import controls_table
+from lib_noiseorder.tools.few_steps import few_steps_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "lib_noiseorder"
@@ -61,6 +62,10 @@ def test_public_names_exist():
 
 def test_the_table_of_settings_is_made_from_the_knobs():
     assert controls_table() in (ROOT / "docs/settings.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_of_few_steps_are_the_plans():
+    assert few_steps_table() in (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
 
 
 def test_changelog_knows_the_version():

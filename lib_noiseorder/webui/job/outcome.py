@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from ...report import Report
@@ -65,11 +66,15 @@ def outcome_line(batches: Sequence[Batch]) -> str:
 
 def _kept(reports: Sequence[Report]) -> list[str]:
     """Which noises were kept, and of how many where any were compared; nothing where every picture kept its own."""
-    chosen = [str(k) for report in reports for k in report.chosen if k]
-    if not chosen:
-        return []
-    compared = max((len(scores) for report in reports for scores in report.scores), default=0)
-    return [f"kept noise{'s' * (len(chosen) > 1)} {', '.join(chosen)}" + (f" of {compared}" if compared else "")]
+    both = [(k, scores) for one in reports for k, scores in zip_longest(one.chosen, one.scores, fillvalue=[]) if k]
+    compared, named = [str(k) for k, scores in both if scores], [str(k) for k, scores in both if not scores]
+    told = []
+    if compared:
+        most = max(len(scores) for _, scores in both)
+        told.append(f"kept noise{'s' * (len(compared) > 1)} {', '.join(compared)} of {most}")
+    if named:
+        told.append(f"{'' if compared else 'kept '}noise{'s' * (len(named) > 1)} {', '.join(named)}{' again' * bool(compared)}")
+    return told
 
 
 def _mean(reports: Sequence[Report], name: str) -> float:

@@ -16,6 +16,7 @@ from ...ordering import choose, erased_candidate, inject_semantics, starting_fro
 from ...report import Report, in_one_line
 from ...settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
 from ..model.checkpoint import checkpoint_of
+from ..model.company import CannotAsk
 from ..model.host_model import HostModel
 from ..model.probe import Interrupted, Sampling, ask_model
 from .seed_keyed_draws import extra_draws, picture_seeds
@@ -78,6 +79,9 @@ class SamplerPass:
         except Interrupted:
             ordered = self._as_far_as_it_came(unit)
             self.report.skip(self._missing(asked_for), "interrupted")
+        except CannotAsk as reason:
+            ordered = self._as_far_as_it_came(unit)
+            self.report.skip(self._missing(asked_for), str(reason))
         except Exception as error:
             ordered = self._as_far_as_it_came(unit)
             self._skip(self._missing(asked_for), error)

@@ -63,7 +63,7 @@ class Shown:
         return [part for part in parts if part.pictures]
 
     def _comparison(self, row: int) -> list[Drawn]:
-        if not self.scores:
+        if not self.scores or not self.scores[row]:  # nothing was compared, or this picture's noise was named
             return []
         return [
             Drawn(

@@ -59,6 +59,11 @@ class A1111:
         """Whether samplers ask without the prompt where it makes no difference, too."""
         return True
 
+    @property
+    def conditioned_on_a_picture(self) -> bool:
+        """Whether every question needs both halves, as `needs_both_halves` finds when there is a picture."""
+        return getattr(self.network, "conditioning_key", "crossattn") != "crossattn"
+
     def needs_both_halves(self, image_conditioning: Tensor | None) -> bool:
         """Whether a question with the prompt alone must be asked with both prompts.
 

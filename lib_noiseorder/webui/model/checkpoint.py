@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -10,9 +9,9 @@ from torch import Tensor, nn
 
 from ...answers import foreign_say, hooked, is_plain, is_replaced
 from .a1111 import A1111, RecordPair
+from .company import AFTER_THE_CALL, BEFORE_THE_CALL, is_the_hosts, listening
 from .forge import Forge
 
-_CALLBACKS = ("callbacks_cfg_denoiser", "callbacks_cfg_denoised", "callbacks_cfg_after_cfg")
 _KINDS = {
     "flow": ("const", "sd3", "flow", "flux"),
     "eps": ("epsilon", "eps", "v_prediction", "v", "edm", "v_prediction_edm"),
@@ -37,6 +36,8 @@ class Checkpoint(Protocol):
     def foreign_part(self) -> str | None: ...
     @property
     def asks_both_halves_at_guidance_1(self) -> bool: ...
+    @property
+    def conditioned_on_a_picture(self) -> bool: ...
     def needs_both_halves(self, image_conditioning: Tensor | None) -> bool: ...
     def model_function(self, guided_denoiser: Any) -> tuple[Any, str]: ...
     def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float) -> AbstractContextManager[None]: ...
@@ -70,11 +71,30 @@ def foreign_say_in(checkpoint: Checkpoint, guided_denoiser: Any) -> str | None:
     plain values are part of the question.
     """
     return (
-        foreign_say(_module(checkpoint))
+        foreign_say(module_of(checkpoint))
         or checkpoint.foreign_part
         or next((f"the patch {name}" for name, value in checkpoint.options.items() if not is_plain(value)), None)
         or ("a replaced forward of the denoiser" if is_replaced(guided_denoiser.inner_model, "forward") else None)
     )
+
+
+def asks_the_same(checkpoint: Checkpoint, probe: Any, sampler: Any) -> bool:
+    """Whether a sampler's calls are the very questions that a probe asks, and their answers may be remembered.
+
+    A1111's DDIM and LCM, for example, ask another kind of function; a callback before every call may change it, or the weights;
+    a hook on the network may count its calls.
+
+    Args:
+        probe, sampler: guided denoisers of the host's.
+    """
+    asked, asking = (checkpoint.model_function(one)[0] for one in (probe, sampler))
+    alone = foreign_say_in(checkpoint, probe) is None and hooked(module_of(checkpoint), is_the_hosts) is None
+    return type(asked) is type(asking) and alone and not listening(BEFORE_THE_CALL)
+
+
+def follows_freely() -> bool:
+    """Whether nothing else acts between the sampler's calls: a callback after one may move the latent, or the weights."""
+    return not listening(AFTER_THE_CALL)
 
 
 def why_one_by_one(checkpoint: Checkpoint, guided_denoiser: Any) -> str | None:
@@ -82,19 +102,11 @@ def why_one_by_one(checkpoint: Checkpoint, guided_denoiser: Any) -> str | None:
     return (
         foreign_say_in(checkpoint, guided_denoiser)
         or checkpoint.shown_pictures
-        or hooked(_module(checkpoint), _is_the_hosts)
-        or _listening()
+        or hooked(module_of(checkpoint), is_the_hosts)
+        or ("a callback on every evaluation" if listening(BEFORE_THE_CALL + AFTER_THE_CALL) else None)
     )
 
 
-def _module(checkpoint: Checkpoint) -> nn.Module:
+def module_of(checkpoint: Checkpoint) -> nn.Module:
+    """The network as a module, with whatever the host puts around it."""
     return checkpoint.network if isinstance(checkpoint.network, nn.Module) else checkpoint.network.diffusion_model
-
-
-def _is_the_hosts(hook: Any) -> bool:
-    return getattr(hook, "__module__", "") == "modules.lowvram"
-
-
-def _listening() -> str | None:
-    callbacks = getattr(sys.modules.get("modules.script_callbacks"), "callback_map", {})
-    return "a callback on every evaluation" if any(callbacks.get(name) for name in _CALLBACKS) else None

@@ -77,6 +77,11 @@ class Forge:
         """Whether samplers ask without the prompt where it makes no difference, too: if a patch wants to see it."""
         return bool(self._unet.model_options.get("disable_cfg1_optimization"))
 
+    @property
+    def conditioned_on_a_picture(self) -> bool:
+        """Whether every question needs both halves; never here."""
+        return False
+
     def needs_both_halves(self, image_conditioning: Tensor | None) -> bool:
         """Whether a question with the prompt alone must be asked with both prompts; never here."""
         return False

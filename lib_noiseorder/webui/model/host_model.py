@@ -13,8 +13,10 @@ from torch import Tensor
 
 from ...answers import Answers, value_replaced
 from ...model import NoiseLevel
-from .checkpoint import checkpoint_of, family_of, foreign_say_in, why_one_by_one
-from .sampler_sigmas import calls_per_step, sampler_sigmas, takes_euler_steps
+from .calls import Calls
+from .checkpoint import asks_the_same, checkpoint_of, family_of, follows_freely, module_of, why_one_by_one
+from .company import check_can_be_asked, left_out
+from .sampler_sigmas import calls_per_step, knows_the_family, sampler_sigmas, takes_euler_steps
 
 
 class HostModel:
@@ -56,27 +58,21 @@ class HostModel:
         self._noise_multiplier = noise_multiplier
         self._steps = steps
         self._checkpoint = checkpoint_of(p.sd_model)
+        self._network = module_of(self._checkpoint)
         self.family = family_of(self._checkpoint)
         self._flow = self.family == "flow"
-        self.takes_euler_steps = takes_euler_steps(p)
         self.answers = Answers()
         self._sigmas = guided_denoiser.inner_model.sigmas
         self._pair: tuple[Tensor, Tensor] | None = None
         self._latents_per_call: int | None = None
+        self._may_be_asked = False
         hires_guidance = getattr(p, "hr_cfg", None) if getattr(p, "is_hr_pass", False) else None  # Forge has one of its own
         guidance = extra_args["cond_scale"] if hires_guidance is None else hires_guidance
         self.guidance = 1.0 if extra_args["uncond"] is None else float(guidance)
         self._needs_both_halves = self._checkpoint.needs_both_halves(extra_args["image_cond"])
-        prompts = _prompts_per_picture(extra_args["cond"])
-        self.pair_evaluations = prompts + 1
-        self.cond_evaluations = prompts + 1 if self._needs_both_halves else prompts
-
-        self._sampler_asks_more = (
-            self.guidance == 1
-            and extra_args["uncond"] is not None
-            and self._checkpoint.asks_both_halves_at_guidance_1
-            and not self._needs_both_halves
-        )
+        self._prompts = _prompts_per_picture(extra_args["cond"])
+        self.pair_evaluations = self._prompts + 1
+        self.cond_evaluations = self._prompts + self._needs_both_halves
 
     # -- Model -----------------------------------------------------------------------------------------------------
 
@@ -85,19 +81,20 @@ class HostModel:
         return [self._level(sigma) for sigma in self._sampler[0]]
 
     @property
-    def reuses_answers(self) -> bool:
-        """Whether the host's sampler asks the same kind of function (A1111's LCM, for one, scales the answers in its own
-        way), and nobody else has a say in the answers."""
-        asked, _ = self._checkpoint.model_function(self._denoiser)
-        asking, _ = self._checkpoint.model_function(self._p.sampler.model_wrap_cfg)
-        alike = type(asked) is type(asking) and not self._sampler_asks_more
-        return alike and foreign_say_in(self._checkpoint, self._denoiser) is None
+    def takes_euler_steps(self) -> bool:
+        return self._calls.takes_euler_steps
 
-    reuses_prompt_only = False  # the hosts ask both halves in one call
+    @property
+    def reuses_answers(self) -> bool:
+        return self._calls.reuses_answers
+
+    @property
+    def reuses_prompt_only(self) -> bool:
+        return self._calls.run.reuses_prompt_only
 
     @property
     def sampler_evaluations(self) -> int | None:
-        return len(self.sampler_levels) * self.pair_evaluations if self._sampler_asks_more else None
+        return self._calls.sampler_evaluations
 
     @property
     def latents_per_call(self) -> int:
@@ -170,6 +167,26 @@ class HostModel:
         """The sampler's sigmas, and its first latent for a noise."""
         return sampler_sigmas(self._p, self._latent, self._sigmas, self._flow, self._steps)
 
+    @cached_property
+    def _calls(self) -> Calls:
+        """The sampler's own calls, as they stand before anything is asked."""
+        p = self._p
+        return Calls(
+            self.family,
+            self._sampler[0],
+            self.guidance,
+            self._prompts,
+            asks_without_the_prompt_at_1=self._arguments["uncond"] is not None
+            and self._checkpoint.asks_both_halves_at_guidance_1,
+            both_halves=self._needs_both_halves,
+            least_sigma=p.s_min_uncond or 0.0,
+            euler=takes_euler_steps(p) and follows_freely() and knows_the_family(p.sampler, self._flow),
+            # the hosts blend the picture that is kept into what the sampler shows, and not into a question
+            asks_the_same=getattr(p, "mask", None) is None
+            and knows_the_family(p.sampler, self._flow)
+            and asks_the_same(self._checkpoint, self._denoiser, p.sampler.model_wrap_cfg),
+        )
+
     def _arguments_for(self, latents: int) -> dict[str, Any]:
         """The sampler's arguments for several latents of every picture."""
         if latents == 1:
@@ -191,11 +208,15 @@ class HostModel:
 
     def _ask(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel], step: int, **how: float) -> tuple[Tensor, Tensor]:
         """x0 with the prompt and without [n·B, …], as the host's denoiser predicts them before guidance."""
+        if not self._may_be_asked:
+            check_can_be_asked(self._network, self._denoiser, self._checkpoint.options)
+            self._may_be_asked = True
         x = torch.cat(list(latents)) if len(latents) > 1 else latents[0]
         sigma = x.new_tensor([level.sigma for level in levels]).repeat_interleave(len(x) // len(levels))
         self._denoiser.step, self._pair = step * calls_per_step(self._p), None
         with (
             value_replaced(state, "sampling_step", max(self._step(levels[0]) - 1, 0)),  # the hosts count a step when it is done
+            left_out(self._network),
             _hires_guidance(self._p, how["cond_scale"]),
             self._checkpoint.before_guidance(self._denoiser, self._record, levels[0].sigma),
             self.answers.recording(*self._checkpoint.model_function(self._denoiser)),

@@ -32,13 +32,17 @@ def sampler_sigmas(
     else:  # DDIM and its relatives count timesteps upwards
         timesteps = sampler.get_timesteps(p, steps)[: None if latent is None else taken]
         found = [float(sigmas[int(timestep)]) for timestep in reversed(timesteps.tolist())]
+        uncalled = 1 if latent is None else 2  # they end one short, and in img2img begin one later than their noise
+        found = found[: max(1, len(found) - uncalled)]
     sigma = found[0]
+    # as the user set it: probes run without it
+    more = 0.0 if latent is None else getattr(opts, "data", {}).get("img2img_extra_noise", 0.0)
 
     def start(noise: Tensor) -> Tensor:
         if flow:
-            return noise * sigma if latent is None else latent * (1 - sigma) + noise * sigma
+            return noise * sigma if latent is None else latent * (1 - sigma) + noise * (sigma + more)
         if latent is not None:
-            return latent + noise * sigma
+            return latent + noise * (sigma + more)
         full = opts.sgm_noise_multiplier or not k_diffusion
         return noise * ((1 + sigma**2) ** 0.5 if full else sigma)
 
@@ -62,6 +66,11 @@ def steps_of(p: Any, img2img: bool, steps: int | None = None) -> tuple[int, int]
 def calls_per_step(p: Any) -> int:
     """How far the host's counter of the sampler's calls, which prompt schedules go by, moves in a step."""
     return 2 if getattr(p.sampler.config, "options", {}).get("second_order") else 1
+
+
+def knows_the_family(sampler: Any, flow: bool) -> bool:
+    """Whether a sampler's latents are those of the model's kind: DDIM and its relatives know no flow models."""
+    return not flow or hasattr(sampler, "get_sigmas")
 
 
 def takes_euler_steps(p: Any) -> bool:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any
 
-from modules import sd_models, sd_samplers
-from modules.shared import opts
+from modules import sd_samplers
 
 from ...chosen import chosen_draws, of_hires_pass
 from ...formulas import key_timesteps
 from ...plans import SamplerRun, in_steps, plan_for, smallest_extra_cost
 from ...report import Report
 from ...settings import NoiseOrderSettings
-from ..model.checkpoint import UnknownModel, checkpoint_of, family_of
-from ..model.sampler_sigmas import takes_euler_steps
+from ..model.beforehand import FAMILIES, Loaded, Run
+from ..model.calls import Calls, makes_two_calls_a_step
 
-FAMILIES = ("eps", "flow")
+_AND = re.compile(r"\bAND\b")
+"""What joins several prompts, to the hosts."""
+
+
+_ADAPTIVE = ("DPM adaptive",)
+"""Samplers whose number of steps is their own affair."""
 
 
 class Timing:
@@ -30,24 +35,6 @@ class Timing:
     def note(self, report: Report | None) -> None:
         if report is not None and report.evaluations:
             self.seconds = report.seconds / report.evaluations
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a sampler."""
-
-    steps: int
-    sampler: str
-    guided: bool
-
-    @property
-    def evaluations(self) -> int | None:
-        """Of the sampler itself; None where that cannot be known beforehand."""
-        if self.sampler == "DPM adaptive":
-            return None
-        config = sd_samplers.find_sampler_config(self.sampler)
-        second_order = config is not None and config.options.get("second_order")
-        return self.steps * (2 if second_order else 1) * (2 if self.guided else 1)
 
 
 @dataclass(frozen=True)
@@ -71,25 +58,30 @@ class Page:
         """
         try:
             said = json.loads(text)
-            steps, taken = int(said["steps"]), int(said["steps"])
-            if said["denoising"] is not None and not opts.img2img_fix_steps:
-                taken = int(min(said["denoising"], 0.999) * steps) + 1
-            first = Run(taken, str(said["sampler"]), said["guidance"] != 1)
+            steps, prompts = int(said["steps"]), len(_AND.split(said["prompt"]))
+            first = Run(
+                steps, str(said["sampler"]), said["guidance"] != 1, str(said["scheduler"]),
+                denoising=None if said["denoising"] is None else float(said["denoising"]),
+                masked=bool(said["masked"]), prompts=prompts,
+            )  # fmt: skip
             hires, second = None, said["hires"]
             if second is not None:
-                known = sd_samplers.find_sampler_config(second["sampler"]) is not None  # not "Use same sampler"
-                guided = first.guided if second["guidance"] is None else second["guidance"] != 1
-                hires = Run(int(second["steps"]) or steps, second["sampler"] if known else first.sampler, guided)
+                hires = replace(
+                    first, hires=True, denoising=float(second["denoising"] or 0.0), steps=int(second["steps"]) or steps,
+                    sampler=second["sampler"] if _is_sampler(second["sampler"]) else first.sampler,
+                    scheduler=second["scheduler"] if _is_scheduler(second["scheduler"]) else first.scheduler,
+                    guided=first.guided if second["guidance"] is None else second["guidance"] != 1,
+                )  # fmt: skip
             return cls(steps, first, hires, tuple(str(seed) for seed in said["seeds"]), bool(said["script"]))
         except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"not what a page says: {error}") from None
 
 
-def cost_line(settings: NoiseOrderSettings, page: Page, family: str | None, seconds: float | None) -> tuple[str, bool]:
+def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, seconds: float | None) -> tuple[str, bool]:
     """The line, and whether it warns that the settings cannot work.
 
     Args:
-        family: the loaded checkpoint's; None while that is not known.
+        loaded: the checkpoint; None while that is not known.
         seconds: what an evaluation takes; None while that is not known.
     """
     nothing_asked = settings.selection == "off" and settings.strength == 0
@@ -97,39 +89,58 @@ def cost_line(settings: NoiseOrderSettings, page: Page, family: str | None, seco
         return "These settings leave the noise as it is: the picture is the plain one.", True
     if settings.selection != "off" and settings.selection_draws == 1 and not _all_named(settings, page.seeds):
         return "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more.", True
-    families = [family] if family else FAMILIES
-    costs = [_cost(settings, page.first, one, page.seeds) for one in families]
-    noises, asked, extra = (_span(costs, get) for get in (lambda c: c.noises, lambda c: c.asked, lambda c: c.extra))
-    if settings.selection != "off" and noises[1] == 1:
-        few = f"With {in_steps(page.first.steps)}, an extra cost of {settings.extra_cost:g} is too little to compare noises"
-        enough = [smallest_extra_cost(_sampler_run(page.first, one)) for one in families]
-        known = sorted({cost for cost in enough if cost is not None})
-        hint = f"; {_between(f'{known[0]:g}', f'{known[-1]:g}')} would do" if known else ""
-        return f"{few}. None are compared{hint}.", True
-    copies = ". The pictures without it double the time" if settings.compare_with_off and not page.script else ""
-    if extra[1] == 0:
-        return (
+    kinds = [loaded] if loaded else [Loaded(family) for family in FAMILIES]
+    runs = [kind.calls(page.first) for kind in kinds]
+    costs = [_cost(settings, calls, page.seeds) for calls in runs]
+    nothing = settings.selection != "off" and all(cost.noises == 1 for cost in costs)
+    sentences = []
+    if nothing:
+        late = any(cost.starts_late for cost in costs)
+        sentences = ["The sampler starts at less noise than a comparison needs. None are compared"] if late else []
+        sentences = sentences or [_too_little(settings, runs)]
+    line = _work(settings, page, runs, costs, seconds)
+    if page.hires and settings.hires_pass:
+        of_hires = replace(settings, chosen=of_hires_pass(settings.chosen))
+        again = _span([_cost(of_hires, kind.calls(page.hires), page.seeds) for kind in kinds], lambda cost: cost.extra)
+        if again[1]:
+            line += f"{'; ' if line else ''}{_between(*again)} more in the hires pass"
+    if line:
+        sentences.append(line)
+    elif not nothing:
+        sentences.append(
             "A noise is kept for this seed: no extra cost" if _all_named(settings, page.seeds) else "No extra cost"
-        ) + copies, False
-    parts = []
-    if noises[1] > 1:
-        parts.append(f"compares {_between(*noises)} noises")
-    if asked[1]:
-        parts.append(f"asks the model {asked[1]} time{'' if asked[1] == 1 else 's'}")
+        )
+    if settings.compare_with_off and not page.script:
+        sentences.append("The pictures without it double the time")
+    return ". ".join(sentences) + ("." if nothing else ""), nothing
+
+
+def _too_little(settings: NoiseOrderSettings, runs: Sequence[Calls]) -> str:
+    few = f"With {in_steps(len(runs[0].sigmas))}, an extra cost of {settings.extra_cost:g} is too little to compare noises"
+    enough = [smallest_extra_cost(_run(settings, calls)) for calls in runs]
+    known = sorted({cost for cost in enough if cost is not None})
+    return f"{few}. None are compared" + (f"; {_between(f'{known[0]:g}', f'{known[-1]:g}')} would do" if known else "")
+
+
+def _work(
+    settings: NoiseOrderSettings, page: Page, runs: Sequence[Calls], costs: Sequence[_Cost], seconds: float | None
+) -> str:
+    """What the first run's noise costs; empty where it is nothing."""
+    noises, extra = _span(costs, lambda cost: cost.noises), _span(costs, lambda cost: cost.extra)
+    if not extra[1]:
+        return ""
+    compared = f"up to {noises[1]}" if noises[0] <= 1 < noises[1] else _between(*noises)
+    parts = [f"compares {compared} noises"] if noises[1] > 1 else []
+    if settings.strength != 0:
+        times = len(key_timesteps(settings))
+        parts.append(f"asks the model {times} time{'' if times == 1 else 's'}")
     evaluations = "evaluation" if extra[1] == 1 else "evaluations"
     line = f"{' and '.join(parts).capitalize()}: {_between(*extra)} more model {evaluations}"
-    own = page.first.evaluations
-    if own:
-        line += f", {_between(*(round(100 * count / own) for count in extra), mark='+')} % at {page.steps} steps"
-    if seconds is not None:
-        line += f", about {extra[1] * seconds:.1f} s"
-    if page.hires and settings.hires_pass:
-        of_hires = of_hires_pass(settings.chosen)
-        later = [_cost(replace(settings, chosen=of_hires), page.hires, one, page.seeds) for one in families]
-        again = _span(later, lambda c: c.extra)
-        if again[1]:
-            line += f"; {_between(*again)} more in the hires pass"
-    return line + copies, False
+    if page.first.sampler not in _ADAPTIVE:
+        twice = 2 if makes_two_calls_a_step(page.first.sampler) else 1
+        shares = [round(100 * cost.extra / (twice * calls.sampler_evaluations)) for cost, calls in zip(costs, runs)]
+        line += f", {_between(min(shares), max(shares), mark='+')} % at {in_steps(page.steps)}"
+    return line if seconds is None else f"{line}, about {extra[1] * seconds:.1f} s"
 
 
 def in_effect(settings: NoiseOrderSettings, tab: str) -> dict[str, bool]:
@@ -147,54 +158,46 @@ def in_effect(settings: NoiseOrderSettings, tab: str) -> dict[str, bool]:
     }
 
 
-def loaded_family() -> str | None:
-    """The kind of the checkpoint that the next picture is made with; None while that is not loaded.
-
-    Looks without touching: asking the hosts for their model would load it.
-    """
-    data = getattr(sd_models, "model_data", None)
-    model = getattr(data, "sd_model", None)
-    pending = str(getattr(data, "forge_loading_parameters", "")) != getattr(data, "forge_hash", "")
-    if model is None or pending or type(model).__name__ == "FakeInitialModel":
-        return None
-    try:
-        return family_of(checkpoint_of(model))
-    except UnknownModel:
-        return None
-
-
 @dataclass(frozen=True)
 class _Cost:
     noises: int
     """How many are compared; 1: none, 0: all are named."""
-    asked: int
     extra: int
+    starts_late: bool = False
+    """Whether nothing is compared because the sampler starts at less noise than the plan's preview."""
 
 
-def _cost(settings: NoiseOrderSettings, run: Run, family: str, seeds: tuple[str, ...]) -> _Cost:
-    asked = len(key_timesteps(settings)) if settings.strength != 0 else 0
+def _cost(settings: NoiseOrderSettings, calls: Calls, seeds: tuple[str, ...]) -> _Cost:
+    asked = len(key_timesteps(settings)) * calls.cond_evaluations if settings.strength != 0 else 0
     if settings.selection == "off" or _all_named(settings, seeds):
-        return _Cost(0, asked, asked)
-    sampler = _sampler_run(run, family)
-    plan = plan_for(sampler, extra_cost=settings.extra_cost, draws=settings.selection_draws)
-    return _Cost(plan.draws, asked, asked + plan.extra_evaluations(sampler))
+        return _Cost(0, asked)
+    run = _run(settings, calls)
+    plan = plan_for(run, extra_cost=settings.extra_cost, draws=settings.selection_draws)
+    if plan.preview_share is not None and calls.sigmas[plan.steps - 1] <= plan.preview_share:  # flow models' are noise shares
+        return _Cost(1, asked, starts_late=True)
+    return _Cost(plan.draws, asked + plan.extra_evaluations(run))
 
 
-def _sampler_run(run: Run, family: str) -> SamplerRun:
-    return SamplerRun(
-        family,
-        guidance=7.0 if run.guided else 1.0,  # the costs only ask whether there is guidance
-        steps=run.steps,
-        takes_euler_steps=takes_euler_steps(SimpleNamespace(sampler_name=run.sampler)),
-        reuses_prompt_only=False,
-    )
+def _run(settings: NoiseOrderSettings, calls: Calls) -> SamplerRun:
+    """What a plan is made for: where the sampler starts from more than what was chosen, it asks everything anew."""
+    as_chosen = settings.strength == 0 and settings.noise_scale == 1
+    return calls.run if as_chosen else replace(calls.run, reuses_answers=False)
+
+
+def _is_sampler(name: str) -> bool:
+    """Whether it is one, and no menu's word for the one that is used already."""
+    return sd_samplers.find_sampler_config(name) is not None
+
+
+def _is_scheduler(name: str) -> bool:
+    return name in getattr(sys.modules.get("modules.sd_schedulers"), "schedulers_map", {})
 
 
 def _all_named(settings: NoiseOrderSettings, seeds: tuple[str, ...]) -> bool:
     return all(chosen_draws(settings.chosen, len(seeds), seeds))
 
 
-def _span(costs: list[_Cost], get: Callable[[_Cost], int]) -> tuple[int, int]:
+def _span(costs: Sequence[_Cost], get: Callable[[_Cost], int]) -> tuple[int, int]:
     return min(map(get, costs)), max(map(get, costs))
 
 

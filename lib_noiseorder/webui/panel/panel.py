@@ -25,7 +25,8 @@ from ...settings import (
     SettingsError,
     chosen_in,
 )
-from .cost_line import Page, Timing, cost_line, in_effect, loaded_family
+from ..model.beforehand import Loaded
+from .cost_line import Page, Timing, cost_line, in_effect
 from .pasting import pasted, pasted_values
 from .presets import SAVED, PresetError, SavedPresets
 
@@ -228,7 +229,7 @@ class Panel:
         """The cost line; for the page's script which controls have an effect, and whether the formulas are in use."""
         try:
             settings = NoiseOrderSettings.from_form({**dict(zip(KNOB, values)), "enabled": True})
-            line, warns = cost_line(settings, Page.read(page), loaded_family(), self._timing.seconds)
+            line, warns = cost_line(settings, Page.read(page), Loaded.now(), self._timing.seconds)
         except SettingsError as error:
             return self._line_html("cost", "status", f"⚠ {str(error).removeprefix(f'{INFOTEXT_PREFIX}: ')}", warns=True)
         except ValueError:

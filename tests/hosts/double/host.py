@@ -87,16 +87,28 @@ class DoubleHost:
             fields["firstpass_image"] = to_latent(np.array([fields["firstpass_image"]]))
         args = self._script_args(payload)
         self.shared.sd_model = self.checkpoint
-        p = kind(**{"prompt": self.prompt, **fields}, script_args=args, scripts=self.runner)
-        p.is_api = True
-        self.last_job = p
-        try:
-            self.last_processed = self.api.pictures_for(p)
-        except HTTPException as error:
-            raise Refused(error.status_code, error.detail) from None
+        with self._options(payload.get("override_settings", {})):
+            p = kind(**{"prompt": self.prompt, **fields}, script_args=args, scripts=self.runner)
+            p.is_api = True
+            self.last_job = p
+            try:
+                self.last_processed = self.api.pictures_for(p)
+            except HTTPException as error:
+                raise Refused(error.status_code, error.detail) from None
         self.comments = self.last_processed.comments.splitlines()
         pictures = [_pixels(one) for one in self.last_processed.images if torch.is_tensor(one)]  # a sheet is none of the host's
         return Result(np.stack(pictures), self.last_processed.infotexts)
+
+    @contextlib.contextmanager
+    def _options(self, overridden):
+        opts = vars(self.shared.opts)
+        before = dict(opts)
+        opts.update(overridden)
+        try:
+            yield
+        finally:
+            opts.clear()
+            opts.update(before)
 
     def _script_args(self, payload):
         args = list(self.defaults)

@@ -9,7 +9,7 @@ class Processing:
         self.prompt = self.negative_prompt = ""
         self.seed, self.subseed, self.subseed_strength = 1, 1, 0.0
         self.batch_size, self.n_iter, self.steps, self.cfg_scale = 1, 1, 4, 3.0
-        self.sampler_name, self.s_min_uncond = "Euler", 0.0
+        self.sampler_name, self.s_min_uncond = "Euler", shared.opts.s_min_uncond
         self.enable_hr, self.is_hr_pass, self.denoising_strength = False, False, 0.7
         self.hr_second_pass_steps, self.hr_sampler_name, self.firstpass_image = 0, None, None
         self.hr_prompt = self.hr_negative_prompt = ""

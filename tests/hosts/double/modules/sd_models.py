@@ -1,6 +1,7 @@
 from types import SimpleNamespace
 
 import torch
+from modules import shared
 
 from lib_noiseorder.tools.lab.model import LabModel, alpha_bar
 from lib_noiseorder.tools.lab.world import NO_PROMPT, Prompt, to_tokens
@@ -68,3 +69,12 @@ class FlowCheckpoint(Checkpoint):
         transformer_options["block"] = "written by the model, as in Forge"
         assert self.resident, "the model was asked outside sampling_prepare"
         return x - sigma.view(-1, 1, 1, 1) * self.answer(x, sigma, c_crossattn)
+
+
+class ModelData:
+    @property
+    def sd_model(self):
+        return shared.sd_model
+
+
+model_data = ModelData()

@@ -3,7 +3,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 
 import torch
-from modules import prompt_parser, sd_models, sd_samplers_common, shared
+from modules import prompt_parser, script_callbacks, sd_models, sd_samplers_common, shared
 
 
 class InterruptedException(BaseException):
@@ -27,15 +27,20 @@ class CFGDenoiser:
     def __call__(self, x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond):
         if shared.state.interrupted or shared.state.skipped:
             raise InterruptedException
-        skip_uncond = (self.step % 2 or shared.opts.s_min_uncond_all) and s_min_uncond > 0 and sigma[0] < s_min_uncond
+        early = shared.opts.skip_early_cond
+        skip_uncond = (early > 0 and self.step / shared.state.sampling_steps <= early) or (
+            (self.step % 2 or shared.opts.s_min_uncond_all) and s_min_uncond > 0 and sigma[0] < s_min_uncond
+        )
         if skip_uncond:
             self.p.extra_generation_params["NGMS"] = s_min_uncond
         cond = prompt_parser.reconstruct_multicond(cond, self.step)
         uncond = None if uncond is None else prompt_parser.reconstruct(uncond, self.step)
+        x = script_callbacks.called("cfg_denoiser", x)
         guide = self._forge if hasattr(self.sd_model, "forge_objects") else self._a1111
         denoised = guide(x, sigma, uncond, cond, cond_scale, skip_uncond)
         if self.mask is not None:
             denoised = denoised * self.nmask + self.init_latent * self.mask
+        denoised = script_callbacks.called("cfg_after_cfg", denoised)
         self.sampler.last_latent = denoised
         self.step += 1
         return denoised
@@ -43,6 +48,7 @@ class CFGDenoiser:
     def _a1111(self, x, sigma, uncond, cond, cond_scale, skip_uncond):
         parts = 1 if skip_uncond else 2
         out = self.inner_model(x.repeat(parts, 1, 1, 1), sigma.repeat(parts), cond=torch.cat([cond, uncond][:parts]))
+        out = script_callbacks.called("cfg_denoised", out)
         out, scale = (torch.cat([out, out]), 1.0) if skip_uncond else (out, cond_scale)
         return self.combine_denoised(out, [[(i, 1.0)] for i in range(len(x))], uncond, scale)
 

@@ -9,6 +9,11 @@ def fresh_state():
 
 state = fresh_state()
 opts = SimpleNamespace(
-    s_min_uncond_all=False, initial_noise_multiplier=1.0, sgm_noise_multiplier=False, img2img_fix_steps=False
+    s_min_uncond=0.0,
+    s_min_uncond_all=False,
+    skip_early_cond=0.0,
+    initial_noise_multiplier=1.0,
+    sgm_noise_multiplier=False,
+    img2img_fix_steps=False,
 )
 sd_model = None

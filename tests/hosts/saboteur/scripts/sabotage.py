@@ -10,8 +10,8 @@ Its API argument is one object; every key is a fault, done once per job:
     swap        the checkpoint of that name is loaded in `process_batch`, after Noise Order has armed the noise
     reload      k: "Reload UI" after the k-th answer
     attributes  {name: value}: set on the job before the batch; "absent" removes one
-    uncounted   the counting extension's hook is taken off the network, which Noise Order trusts only without hooks
     memory_for  the network is out of memory for more rows at once than that, while Noise Order asks
+    company     how an extension takes part in the model's calls, counts them and acts by their number; see `keep_company`
 """
 
 import collections
@@ -23,11 +23,11 @@ import sys
 
 import gradio
 import torch
-from modules import scripts, shared
+from modules import script_callbacks, scripts, shared
 
 counted = set()
 undo = []
-last = {"left": [], "comments": []}
+last = {"left": [], "comments": [], "seen": 0}
 
 
 def failure(name):
@@ -62,7 +62,7 @@ def network_of(sd_model):
 
 
 def count(network):
-    """Count on the class, once and for all: nothing may hang on the network itself."""
+    """Count on the class, once and for all, in code that looks like the host's: nothing may hang on the network itself."""
     kind = type(network)
     if not hasattr(kind, "rows_counted"):
         forward = kind.forward
@@ -72,9 +72,12 @@ def count(network):
                 raise failure("OutOfMemoryError")
             kind.rows_counted += len(x)
             kind.calls_counted.append(len(x))
-            return forward(self, x, *args, **kwargs)
+            answer = forward(self, x, *args, **kwargs)
+            return answer if kind.answered is None else kind.answered(answer)
 
+        counting.__code__ = counting.__code__.replace(co_filename=forward.__code__.co_filename)
         kind.forward, kind.rows_counted, kind.calls_counted, kind.memory_for = counting, 0, [], None
+        kind.answered = None
     counted.add(kind)
 
 
@@ -97,7 +100,7 @@ def reload_ui():
 def watch_answers(network, plan):
     asked = []
 
-    def answered(module, args, answer):
+    def answered(answer):
         asked.append(1)
         first, final, kind = plan.get("answers", (1, 0, ""))
         name, at = plan.get("state", ("", 0))
@@ -107,7 +110,68 @@ def watch_answers(network, plan):
             reload_ui()
         return spoiled(kind, answer) if first <= len(asked) <= final else answer
 
-    undo.append(network.register_forward_hook(answered).remove)
+    type(network).answered = functools.partial(answered)
+    undo.append(lambda: setattr(type(network), "answered", None))
+
+
+def keep_company(how, network):
+    """Take part in the model's calls as extensions do: see every one, count it, and act by its number.
+
+    "cfg_denoiser", "cfg_denoised", "cfg_after_cfg": a callback of the host's. "forward", "block": a replaced function that
+    gives every other time what it gave before, as step caches do. "hook", "pre_hook" on a block; "class": a class's own
+    function. "weights": a callback after every call changes the weights.
+    """
+    block = next(one for one in network.modules() if type(one).__name__ in ("ResidualBlock", "ResBlock", "ResnetBlock"))
+    kept = {}
+
+    def number():
+        last["seen"] += 1
+        return last["seen"]
+
+    def stronger(tensor):
+        return tensor * (1 + 0.02 * number())
+
+    def cached(forward):
+        def caching(*args, **kwargs):
+            shape = args[0].shape
+            if number() % 2 == 0 and kept.get("shape") == shape:
+                return kept["answer"]
+            kept.update(shape=shape, answer=forward(*args, **kwargs))
+            return kept["answer"]
+
+        return caching
+
+    def callback(params):
+        if how == "weights":
+            weight = next(one for one in network.parameters() if one.ndim > 1)
+            undo.append(functools.partial(weight.data.copy_, weight.data.clone()))
+            weight.data *= 1 + 0.1 * number()
+        elif how == "cfg_denoised":  # A1111 takes no other tensor from it
+            params.x.copy_(stronger(params.x))
+        else:
+            params.x = stronger(params.x)
+
+    if how in ("hook", "pre_hook"):
+        hook = {"hook": lambda _, args, answer: stronger(answer), "pre_hook": lambda _, args: (stronger(args[0]), *args[1:])}[
+            how
+        ]
+        register = block.register_forward_hook if how == "hook" else block.register_forward_pre_hook
+        undo.append(register(hook).remove)
+    elif how in ("forward", "block"):
+        owner = network if how == "forward" else block
+        owner.forward = cached(owner.forward)
+        undo.append(lambda: vars(owner).pop("forward"))
+    elif how == "class":
+        forward = type(block).forward
+
+        def counting(self, *args, **kwargs):
+            return stronger(forward(self, *args, **kwargs))
+
+        replace(type(block), "forward", counting)
+    else:
+        register = "on_cfg_after_cfg" if how == "weights" else f"on_{how}"
+        getattr(script_callbacks, register)(callback)
+        undo.append(lambda: script_callbacks.remove_callbacks_for_function(callback))
 
 
 def left_on(p):
@@ -152,7 +216,7 @@ class Sabotage(scripts.Script):
 
     def process(self, p, plan, *args):
         clean_up()
-        last.update(left=["never finished"], comments=[])
+        last.update(left=["never finished"], comments=[], seen=0)
         plan = plan if isinstance(plan, dict) else {}
         network = network_of(p.sd_model)
         count(network)
@@ -172,11 +236,10 @@ class Sabotage(scripts.Script):
 
     def process_batch(self, p, plan, *args, **kwargs):
         plan = plan if isinstance(plan, dict) else {}
-        if plan.get("uncounted"):
-            p.counting.remove()
-            del p.counting, p.counted_rows
         if {"answers", "state", "reload"} & set(plan):
             watch_answers(network_of(p.sd_model), plan)
+        if "company" in plan:
+            keep_company(plan["company"], network_of(p.sd_model))
         if "swap" in plan:
             from modules import sd_models
 
@@ -205,9 +268,4 @@ def offer(_, app):
     app.add_api_route("/saboteur/alive", alive, methods=["GET"])
 
 
-try:
-    from modules import script_callbacks
-
-    script_callbacks.on_app_started(offer)
-except ImportError:  # the double has no pages
-    pass
+script_callbacks.on_app_started(offer)
