@@ -190,6 +190,8 @@ class _Rehearsing:
         if not self._slots:
             raise Unusable(f"{self._name} samples without asking a denoising model that is known")
         as_sample(self._name, output, sample)
+        if seen.noise is not None and not torch.allclose(sample, seen.noise, rtol=1e-3, atol=1e-3):
+            raise Unusable(f"{self._name} mixes something into its latents between the steps")
         if seen.noise is None:
             seen.noise, self._output = sample.clone(), output.clone()
         elif self._slots == seen.slots[0] and index < (len(scheduler.timesteps) + 1) // 2:
