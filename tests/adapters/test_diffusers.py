@@ -96,8 +96,8 @@ def test_run_ordered_does_not_pay_twice_for_the_winners_answers(family, pipe, ca
     guidance = 1.0 if family == "flux" else 5.0
     euler = family != "wan"  # its scheduler is UniPC
     kind = "eps" if family.endswith(("diffusion", "xl")) else "flow"
-    run = SamplerRun(kind, guidance, takes_euler_steps=euler)
-    assert report.extra_evaluations == plan_for(run, extra_cost=settings.extra_cost).extra_evaluations(run)
+    own = SamplerRun(kind, guidance, takes_euler_steps=euler)
+    assert report.extra_evaluations == plan_for(own, extra_cost=settings.extra_cost).extra_evaluations(own)
     assert {name: value for name, value in before[0].items() if not name.startswith("_")} == {
         name: value for name, value in vars(pipe).items() if not name.startswith("_")
     }
