@@ -56,7 +56,7 @@ class Answers:
             return None
 
     def _recalled(self, question: Any, x: Tensor) -> Tensor | None:
-        alike = [(seen, answer) for asked, seen, answer in self._known if seen.shape == x.shape and _same(asked, question)]
+        alike = [(seen, answer) for asked, seen, answer in self._known if seen.shape == x.shape and same(asked, question)]
         rounding = max(self._rounding, 2 * torch.finfo(x.dtype).eps)
         rows = []
         for index, row in enumerate(x):
@@ -200,7 +200,7 @@ def _containers_copied(value: Any) -> Any:
     return value
 
 
-def _same(a: Any, b: Any) -> bool:
+def same(a: Any, b: Any) -> bool:
     """Whether two arguments are equal to the bit, all the way down; objects of unknown kinds must be identical."""
     if a is b:
         return True
@@ -209,7 +209,7 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor):
         return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(_same, a, b))
+        return len(a) == len(b) and all(map(same, a, b))
     return isinstance(a, (bool, int, float, str)) and a == b

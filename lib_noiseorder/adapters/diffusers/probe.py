@@ -23,8 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...answers import Answers
-from ...answers import _same as same
+from ...answers import Answers, same
 from .guidance import ALONE, Guidance, measured
 from .loop import in_place
 from .models import KeptState, ModelCall, as_output, denoising_models, of_output, why_asked_as_a_whole

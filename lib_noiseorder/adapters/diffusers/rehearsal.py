@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...answers import _same as same
+from ...answers import same
 from ...settings import INFOTEXT_PREFIX
 from .loop import Draws, in_place
 from .models import ModelCall, as_output, denoising_models
