@@ -29,6 +29,7 @@ PATCHES = {
     "EasyCache": {}, "LazyCache": {}, "WanContextWindowsManual": {"context_length": 5, "context_overlap": 1},
     "ClosureCounter": {}, "GlobalCounter": {}, "NetworkCounter": {}, "RandomWrapper": {}, "NoWayBack": {},
     "SharedAttention": {}, "HookedPrompt": {}, "ControlledPrompt": {},
+    "StepCacheInOptions": {}, "FirstBlockCache": {}, "CountingGuidance": {}, "StepCallback": {},
 }  # fmt: skip
 COMBINATIONS = [
     (kind, patch)

@@ -42,8 +42,10 @@ _HOSTS_OWN = ("comfy", "comfy_api", "comfy_execution", "comfy_config", "nodes", 
 _NOT_FOLLOWED = (
     "torch.", "typing.", "unittest.", "_abc.", "_thread.", "threading.", "comfy.hooks.", "comfy.model_patcher.", "comfy.sd.",
     "comfy.model_management.", "comfy.supported_models.", "comfy.supported_models_base.", "comfy.weight_adapter.",
+    "server.", "execution.", "app.", "comfy_execution.", "aiohttp.", "asyncio.", "concurrent.", "queue.",
 )  # fmt: skip
-"""Where objects come from that questions do not change, or that the host itself puts right."""
+"""Where objects come from that questions do not change, that the host itself puts right, or that other threads work with: the
+host's server and queue above all, which go on meanwhile."""
 _OURS = __name__.rpartition("adapters.")[0]
 _GONE: Any = object()
 
