@@ -29,7 +29,7 @@ PATCHES = {
     "EasyCache": {}, "LazyCache": {}, "WanContextWindowsManual": {"context_length": 5, "context_overlap": 1},
     "ClosureCounter": {}, "GlobalCounter": {}, "NetworkCounter": {}, "RandomWrapper": {}, "NoWayBack": {},
     "SharedAttention": {}, "HookedPrompt": {}, "ControlledPrompt": {},
-    "StepCacheInOptions": {}, "FirstBlockCache": {}, "CountingGuidance": {}, "StepCallback": {},
+    "StepCacheInOptions": {}, "FirstBlockCache": {}, "ReplacedMethod": {}, "CountingGuidance": {}, "StepCallback": {},
 }  # fmt: skip
 COMBINATIONS = [
     (kind, patch)

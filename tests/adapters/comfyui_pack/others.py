@@ -154,6 +154,27 @@ class FirstBlockCache(OnModel):
         model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, "block", end)
 
 
+class ReplacedMethod(OnModel):
+    """A method of the network other than `forward` is replaced on it, by one that counts its calls."""
+
+    def how(self, model):
+        network = model.model.diffusion_model
+        name = "forward_orig" if hasattr(network, "forward_orig") else "_forward"
+        usual, calls = getattr(network, name), 0
+
+        def start(patcher):
+            nonlocal calls
+            calls = 0
+
+        def counting(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            return usual(*args, **kwargs) * fading(calls)
+
+        setattr(network, name, counting)
+        model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, "method", start)
+
+
 class CountingGuidance(OnModel):
     """Guidance that fades from call to call, and keeps the last answer without the prompt."""
 
@@ -291,6 +312,6 @@ NODE_CLASS_MAPPINGS = {
     kind.__name__: kind
     for kind in (
         ClosureCounter, GlobalCounter, NetworkCounter, RandomWrapper, NoWayBack, SharedAttention, GivenNoise, HookedPrompt,
-        ControlledPrompt, StepCacheInOptions, FirstBlockCache, CountingGuidance, StepCallback,
+        ControlledPrompt, StepCacheInOptions, FirstBlockCache, ReplacedMethod, CountingGuidance, StepCallback,
     )
 }  # fmt: skip
