@@ -183,6 +183,9 @@ class SetAside:
         yield from module._modules.values()
         if not _is_known(type(module).__module__):
             yield from self._class(type(module))
+        if id(type(module)) not in self._seen:
+            self._seen[id(type(module))] = type(module)
+            yield from foreign_methods(type(module)).values()
 
     def _object(self, value: Any, holder: str) -> Iterator[Any]:
         kind = type(value)
@@ -222,6 +225,17 @@ def _set_state(generator: torch.Generator, state: Tensor) -> None:
 def is_of_the_host(module: str) -> bool:
     """Whether a module is ComfyUI's own; it names those of its nodes by their files."""
     return module.partition(".")[0] in _HOSTS_OWN or PurePath(module).parent.name == "comfy_extras"
+
+
+def foreign_methods(kind: type) -> dict[str, types.FunctionType]:
+    """What other nodes have put in the place of methods of the host's, or of a package's, for all objects of a kind."""
+    return {
+        name: value
+        for each in kind.__mro__
+        if _is_known(each.__module__)
+        for name, value in vars(each).items()
+        if isinstance(value, types.FunctionType) and not _is_known(value.__module__)
+    }
 
 
 def _refill(container: Any, kept: Any) -> None:

@@ -175,6 +175,31 @@ class ReplacedMethod(OnModel):
         model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, "method", start)
 
 
+class ReplacedForAll(OnModel):
+    """The same for all networks of a kind, while sampling."""
+
+    def how(self, model):
+        _, kind, *_ = type(model.model.diffusion_model).__mro__  # the tests' own comes first
+        name = "forward_orig" if hasattr(kind, "forward_orig") else "_forward"
+        usual, calls = getattr(kind, name), 0
+
+        def counting(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            return usual(*args, **kwargs) * fading(calls)
+
+        def start(patcher):
+            nonlocal calls
+            calls = 0
+            setattr(kind, name, counting)
+
+        def end(patcher):
+            setattr(kind, name, usual)
+
+        model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, "kind", start)
+        model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, "kind", end)
+
+
 class CountingGuidance(OnModel):
     """Guidance that fades from call to call, and keeps the last answer without the prompt."""
 
@@ -312,6 +337,6 @@ NODE_CLASS_MAPPINGS = {
     kind.__name__: kind
     for kind in (
         ClosureCounter, GlobalCounter, NetworkCounter, RandomWrapper, NoWayBack, SharedAttention, GivenNoise, HookedPrompt,
-        ControlledPrompt, StepCacheInOptions, FirstBlockCache, ReplacedMethod, CountingGuidance, StepCallback,
+        ControlledPrompt, StepCacheInOptions, FirstBlockCache, ReplacedMethod, ReplacedForAll, CountingGuidance, StepCallback,
     )
 }  # fmt: skip
