@@ -105,16 +105,17 @@ class Answers:
 def foreign_say(network: nn.Module, harmless: Callable[[nn.Module], bool] = lambda module: False) -> str | None:
     """What takes part in a network's answers besides its weights, in words; None if nothing does.
 
-    A module whose `forward` was replaced may keep features, count steps or look at the rest of the batch. torch's hooks are
-    looked at by `hooked`.
+    A module whose `forward`, or another method, was replaced may keep features, count steps or look at the rest of the batch.
+    torch's hooks are looked at by `hooked`.
 
     Args:
-        harmless: says of a module that its replaced `forward` is known to change nothing, as where weights are moved, or is
+        harmless: says of a module that its replaced method is known to change nothing, as where weights are moved, or is
             the very function that is asked.
     """
     for module in network.modules():
-        if is_replaced(module, "forward") and not harmless(module):
-            return f"a replaced forward of a {type(module).__name__} in the network"
+        name = next((name for name, value in vars(module).items() if _is_function(value) and hasattr(type(module), name)), None)
+        if name and not harmless(module):
+            return f"a replaced {name} of a {type(module).__name__} in the network"
     return None
 
 
@@ -190,6 +191,10 @@ def replaced(owner: Any, name: str, replacement: Callable[..., Any]) -> Iterator
         yield
     finally:
         restore()
+
+
+def _is_function(value: Any) -> bool:
+    return callable(value) and not isinstance(value, (type, nn.Module))
 
 
 def _containers_copied(value: Any) -> Any:

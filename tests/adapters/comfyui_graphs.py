@@ -158,3 +158,12 @@ def dual(kind, settings, style, conds, negative, steps=16):
         negative=["negative", 0], cfg_conds=conds, cfg_cond2_negative=negative, style=style,
     )  # fmt: skip
     return nodes
+
+
+def part_of_the_steps(nodes, start, end):
+    """A sampler that goes from one step to another, and hands on a picture that is noisy still."""
+    inputs = nodes["sampler"]["inputs"]
+    more = {"add_noise": "enable", "start_at_step": start, "end_at_step": end, "return_with_leftover_noise": "enable"}
+    inputs = {("noise_seed" if name == "seed" else name): value for name, value in inputs.items() if name != "denoise"}
+    nodes["sampler"] = node("KSamplerAdvanced", **inputs, **more)
+    return nodes

@@ -186,6 +186,9 @@ def test_bad_values_are_refused_before_anything_runs(host):
             host.run(graph("sd15", {**ON, **bad}))
         told = json.loads(str(refused.value))["node_errors"]["order"]["errors"]
         assert len(told) == 1 and told[0]["extra_info"]["input_name"] == next(iter(bad)), "one message for one bad value"
+    with pytest.raises(comfyui.Refused) as refused:  # not a link, as lists are
+        host.run(graph("sd15", {**ON, "chosen": [1, 2, 3]}))
+    assert [error["type"] for error in json.loads(str(refused.value))["node_errors"]["order"]["errors"]] == ["bad_linked_input"]
     with pytest.raises(comfyui.Failed, match="contradicts preset"):
         host.run(graph("sd15", {**ON, "preset": "Paper", "erasure_samples": 7}))
 

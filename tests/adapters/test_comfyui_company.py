@@ -29,6 +29,8 @@ PATCHES = {
     "EasyCache": {}, "LazyCache": {}, "WanContextWindowsManual": {"context_length": 5, "context_overlap": 1},
     "ClosureCounter": {}, "GlobalCounter": {}, "NetworkCounter": {}, "RandomWrapper": {}, "NoWayBack": {},
     "SharedAttention": {}, "HookedPrompt": {}, "ControlledPrompt": {},
+    "StepCacheInOptions": {}, "FirstBlockCache": {}, "ReplacedMethod": {}, "ReplacedForAll": {},
+    "CountingGuidance": {}, "StepCallback": {},
 }  # fmt: skip
 COMBINATIONS = [
     (kind, patch)

@@ -12,6 +12,7 @@ from .comfyui_graphs import (
     evaluations_of,
     graph,
     masked,
+    part_of_the_steps,
     said,
     sampled,
     second_pass,
@@ -40,6 +41,8 @@ def combinations():
             for steps in (1, 2, 4, 8, 20):
                 yield f"{steps} steps-{kind}", preset, graph(kind, on, steps=steps)
             yield f"no guidance-{kind}", preset, graph(kind, on, steps=16, cfg=1.0)
+            for start, end in ((0, 3), (0, 8), (6, 10)):
+                yield f"steps {start} to {end}-{kind}", preset, part_of_the_steps(graph(kind, on, steps=16), start, end)
             yield f"mask-{kind}", preset, masked(graph(kind, on, steps=16))
             yield f"half denoised-{kind}", preset, second_pass(graph(kind, on, steps=16), 0.5)
             yield f"mask half denoised-{kind}", preset, masked(second_pass(graph(kind, on, steps=16), 0.6))

@@ -134,6 +134,18 @@ def test_a_lock_and_the_way_to_itself_are_no_hindrance():
     assert SetAside(around, threading.Lock(), {"self": around}).unknown is None
 
 
+def test_what_other_threads_work_with_is_left_to_them():
+    class Server:
+        __module__ = "server"
+
+    server = Server()
+    server.queue = [1]
+    aside = SetAside({"where prompts are queued": server})
+    server.queue.append(2)
+    aside.put_back()
+    assert aside.unknown is None and server.queue == [1, 2]
+
+
 def test_weights_stay_where_they_are():
     network = torch.nn.Linear(2, 2)
     aside = SetAside(network)

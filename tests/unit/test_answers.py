@@ -111,11 +111,12 @@ def test_a_network_of_ones_own_may_be_remembered():
 
 
 @pytest.mark.parametrize("where", ["around", "inside"])
-def test_a_replaced_forward_has_a_say_unless_it_is_known_to_be_harmless(where):
+@pytest.mark.parametrize("method", ["forward", "extra_repr"])
+def test_a_replaced_method_has_a_say_unless_it_is_known_to_be_harmless(where, method):
     net = network()
     module = net if where == "around" else net[1][0]
-    module.forward = module.forward
-    assert foreign_say(net) == f"a replaced forward of a {type(module).__name__} in the network"
+    setattr(module, method, getattr(module, method))
+    assert foreign_say(net) == f"a replaced {method} of a {type(module).__name__} in the network"
     assert foreign_say(net, harmless=lambda other: other is module) is None
 
 

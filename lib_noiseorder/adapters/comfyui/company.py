@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ...answers import foreign_say, hooked, is_plain, is_replaced
-from .set_aside import is_of_the_host
+from .set_aside import foreign_methods, is_of_the_host
 
 KEY = "noise_order"
 """Under which this node's own wrappers and attachments stand."""
@@ -128,6 +128,9 @@ def why_asked_again(sampler: Any, guider: Any, options: Mapping[str, Any]) -> st
     network = guider.inner_model.diffusion_model
     if is_replaced(guider.inner_model, "apply_model") or is_replaced(guider.inner_model, "_apply_model"):
         return "a replaced apply_model"
+    for kind in {type(module) for module in network.modules()}:
+        for name in foreign_methods(kind):
+            return f"a replaced {name} of every {kind.__name__}"
     return foreign_say(network) or hooked(network)
 
 

@@ -118,7 +118,8 @@ class GuidedModel:
 
     @property
     def sampler_levels(self) -> list[NoiseLevel]:
-        return [self._level(sigma) for sigma in self._sigmas.tolist() if sigma > 0]
+        called = self._sigmas[:-1].tolist()  # the last one is where the sampler ends, above 0 where another one goes on
+        return [self._level(sigma) for sigma in called if sigma > 0]
 
     def start(self, noise: Tensor) -> Tensor:
         if self._kept is not None:

@@ -42,13 +42,15 @@ class NoiseOrderNode:
         }
 
     @classmethod
-    def VALIDATE_INPUTS(cls, chosen: str = "") -> bool | str:
+    def VALIDATE_INPUTS(cls, chosen: Any = "") -> bool | str:
         """Whether a graph may be queued: True, or a message.
 
-        The host itself checks ranges and choices. It repeats a message for every input that is asked for here.
+        The host itself checks kinds, ranges and choices. It repeats a message for every input that is asked for here.
         """
+        if not isinstance(chosen, str):  # linked, and not known yet; or refused by the host
+            return True
         try:
-            check_without_seeds(KNOB["chosen"].checked(chosen or ""))
+            check_without_seeds(KNOB["chosen"].checked(chosen))
         except SettingsError as error:
             return str(error)
         return True

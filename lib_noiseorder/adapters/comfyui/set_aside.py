@@ -42,8 +42,10 @@ _HOSTS_OWN = ("comfy", "comfy_api", "comfy_execution", "comfy_config", "nodes", 
 _NOT_FOLLOWED = (
     "torch.", "typing.", "unittest.", "_abc.", "_thread.", "threading.", "comfy.hooks.", "comfy.model_patcher.", "comfy.sd.",
     "comfy.model_management.", "comfy.supported_models.", "comfy.supported_models_base.", "comfy.weight_adapter.",
+    "server.", "execution.", "app.", "comfy_execution.", "aiohttp.", "asyncio.", "concurrent.", "queue.",
 )  # fmt: skip
-"""Where objects come from that questions do not change, or that the host itself puts right."""
+"""Where objects come from that questions do not change, that the host itself puts right, or that other threads work with: the
+host's server and queue above all, which go on meanwhile."""
 _OURS = __name__.rpartition("adapters.")[0]
 _GONE: Any = object()
 
@@ -181,6 +183,9 @@ class SetAside:
         yield from module._modules.values()
         if not _is_known(type(module).__module__):
             yield from self._class(type(module))
+        if id(type(module)) not in self._seen:
+            self._seen[id(type(module))] = type(module)
+            yield from foreign_methods(type(module)).values()
 
     def _object(self, value: Any, holder: str) -> Iterator[Any]:
         kind = type(value)
@@ -220,6 +225,17 @@ def _set_state(generator: torch.Generator, state: Tensor) -> None:
 def is_of_the_host(module: str) -> bool:
     """Whether a module is ComfyUI's own; it names those of its nodes by their files."""
     return module.partition(".")[0] in _HOSTS_OWN or PurePath(module).parent.name == "comfy_extras"
+
+
+def foreign_methods(kind: type) -> dict[str, types.FunctionType]:
+    """What other nodes have put in the place of methods of the host's, or of a package's, for all objects of a kind."""
+    return {
+        name: value
+        for each in kind.__mro__
+        if _is_known(each.__module__)
+        for name, value in vars(each).items()
+        if isinstance(value, types.FunctionType) and not _is_known(value.__module__)
+    }
 
 
 def _refill(container: Any, kept: Any) -> None:

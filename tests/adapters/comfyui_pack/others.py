@@ -9,6 +9,7 @@ import node_helpers
 import torch
 from server import PromptServer
 
+server = PromptServer.instance
 steps_seen = {"calls": 0}
 """A counter that a module keeps."""
 
@@ -97,6 +98,150 @@ class RandomWrapper(OnModel):
 
         model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "random", wrapper)
         model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, "random", start)
+
+
+class StepCacheInOptions(OnModel):
+    """TeaCache's way: what it keeps stands in the options that are handed down to the network, by conditioning."""
+
+    def how(self, model):
+        model.model_options["transformer_options"]["step cache"] = kept = {"calls": 0}
+
+        def start(patcher):
+            kept.clear()
+            kept["calls"] = 0
+
+        def wrapper(executor, x, timestep, context, *args, **kwargs):
+            options = next(value for value in (*args, *kwargs.values()) if isinstance(value, dict) and "step cache" in value)
+            state = options["step cache"]
+            state["calls"] += 1
+            key = f"residual {options['cond_or_uncond']}"
+            if state["calls"] % 3 and state.get(key) is not None and state[key].shape == x.shape:
+                return x + state[key]
+            output = executor(x, timestep, context, *args, **kwargs)
+            state[key] = output - x
+            return output
+
+        model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "cache", wrapper)
+        model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, "cache", start)
+
+
+class FirstBlockCache(OnModel):
+    """WaveSpeed's way: a block's forward is replaced while sampling, and its state stands in a closure."""
+
+    def how(self, model):
+        state = {"calls": 0, "features": None}
+
+        def start(patcher):
+            network = patcher.model.diffusion_model
+            block = (getattr(network, "blocks", None) or getattr(network, "double_blocks", None) or [network.middle_block])[0]
+            state.update(calls=0, features=None, block=block, usual=block.forward)
+
+            def forward(*args, **kwargs):
+                state["calls"] += 1
+                output = state["usual"](*args, **kwargs)
+                first = output[0] if isinstance(output, tuple) else output
+                if state["features"] is not None and state["features"].shape == first.shape:
+                    first = 0.8 * first + 0.2 * state["features"]
+                state["features"] = first.clone()
+                return (first, *output[1:]) if isinstance(output, tuple) else first
+
+            block.forward = forward
+
+        def end(patcher):
+            del state["block"].forward
+
+        model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, "block", start)
+        model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, "block", end)
+
+
+class ReplacedMethod(OnModel):
+    """A method of the network other than `forward` is replaced on it, by one that counts its calls."""
+
+    def how(self, model):
+        network = model.model.diffusion_model
+        name = "forward_orig" if hasattr(network, "forward_orig") else "_forward"
+        usual, calls = getattr(network, name), 0
+
+        def start(patcher):
+            nonlocal calls
+            calls = 0
+
+        def counting(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            return usual(*args, **kwargs) * fading(calls)
+
+        setattr(network, name, counting)
+        model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, "method", start)
+
+
+class ReplacedForAll(OnModel):
+    """The same for all networks of a kind, while sampling."""
+
+    def how(self, model):
+        _, kind, *_ = type(model.model.diffusion_model).__mro__  # the tests' own comes first
+        name = "forward_orig" if hasattr(kind, "forward_orig") else "_forward"
+        usual, calls = getattr(kind, name), 0
+
+        def counting(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            return usual(*args, **kwargs) * fading(calls)
+
+        def start(patcher):
+            nonlocal calls
+            calls = 0
+            setattr(kind, name, counting)
+
+        def end(patcher):
+            setattr(kind, name, usual)
+
+        model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, "kind", start)
+        model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_CLEANUP, "kind", end)
+
+
+class CountingGuidance(OnModel):
+    """Guidance that fades from call to call, and keeps the last answer without the prompt."""
+
+    def how(self, model):
+        kept = {"calls": 0, "uncond": None}
+
+        def start(patcher):
+            kept.update(calls=0, uncond=None)
+
+        def guided(args):
+            kept["calls"] += 1
+            return args["uncond"] + (args["cond"] - args["uncond"]) * args["cond_scale"] / fading(kept["calls"])
+
+        def after(args):
+            last, kept["uncond"] = kept["uncond"], args["uncond_denoised"]
+            return args["denoised"] if last is None else 0.9 * args["denoised"] + 0.1 * last
+
+        model.set_model_sampler_cfg_function(guided)
+        model.set_model_sampler_post_cfg_function(after)
+        model.add_callback_with_key(comfy.patcher_extension.CallbacksMP.ON_PRE_RUN, "guided", start)
+
+
+class StepCallback(OnModel):
+    """Told of every call by the host, it works on what is shown to the network; it also knows the host's server."""
+
+    def how(self, model):
+        steps = []
+
+        def start(patcher):
+            steps.clear()
+
+        def told(patcher, timestep):
+            steps.append(float(timestep[0]))
+            server.queued_by_a_test = len(steps)
+
+        def wrapper(executor, x, *args, **kwargs):
+            return executor(x * fading(len(set(steps))), *args, **kwargs)
+
+        callbacks = comfy.patcher_extension.CallbacksMP
+        model.add_callback_with_key(callbacks.ON_PRE_RUN, "steps", start)
+        model.add_callback_with_key(callbacks.ON_PREPARE_STATE, "steps", told)
+        model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, "steps", wrapper)
 
 
 class NoWayBack(OnModel):
@@ -192,6 +337,6 @@ NODE_CLASS_MAPPINGS = {
     kind.__name__: kind
     for kind in (
         ClosureCounter, GlobalCounter, NetworkCounter, RandomWrapper, NoWayBack, SharedAttention, GivenNoise, HookedPrompt,
-        ControlledPrompt,
+        ControlledPrompt, StepCacheInOptions, FirstBlockCache, ReplacedMethod, ReplacedForAll, CountingGuidance, StepCallback,
     )
 }  # fmt: skip
