@@ -180,6 +180,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path):
         "steps:1.5",
         "cfg:-1",
         "scale:nan",
+        "automatic:5",
         "erasure:0",
         "oracle:99",
         "plain:1",
@@ -197,6 +198,7 @@ def test_unknown_arms_and_numbers_out_of_range_are_refused(name):
     [
         "wrong-prompt",
         "paper",
+        "automatic:1",
         "cfg:2",
         "erasure:4",
         "random-direction:0.1",

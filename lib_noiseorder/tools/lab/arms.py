@@ -16,7 +16,7 @@ from torch import Tensor
 from ...formulas import erase, inject_calibrated
 from ...knobs import shown
 from ...ordering import order_noise
-from ...plans import SamplerRun, SelectionPlan, noise_scale_for, plan_for
+from ...plans import DEAREST, SamplerRun, SelectionPlan, noise_scale_for, plan_for
 from ...selection import select
 from ...settings import NoiseOrderSettings
 from ..equal_cost import evaluations_per_step, more_steps
@@ -88,7 +88,10 @@ Plan = Callable[[LabModel], tuple[SelectionPlan, float]]
 
 
 def _preset(name: str) -> Plan:
-    cost = NoiseOrderSettings(preset=name).extra_cost
+    return _automatic(NoiseOrderSettings(preset=name).extra_cost)
+
+
+def _automatic(cost: float) -> Plan:
     return lambda model: (plan_for(_run_of(model), extra_cost=cost), noise_scale_for(model.family))
 
 
@@ -156,6 +159,13 @@ def _value(field: str, text: str, kind: Callable[[str], Any]) -> Any:
     except ValueError:
         what = "an integer" if kind is int else "a number"
         raise ValueError(f"{field} = {shown(text)} is not {what}") from None
+
+
+def _at_cost(name: str, cost: float) -> Arm:
+    """Automatic with another extra cost."""
+    if not 0 <= cost <= DEAREST:
+        raise ValueError(f"the extra cost must be from 0 to {DEAREST:g}, got {cost:g}")
+    return _selection(name, _automatic(cost))
 
 
 def _steps(name: str, number: float) -> Arm:
@@ -237,6 +247,7 @@ _PLAIN_NAMES: dict[str, Callable[[str], Arm]] = {
     "wrong-prompt": lambda name: _selection(name, _unscaled, wrong_prompt=True),
 }
 _NUMBERED: dict[str, Callable[[str, float], Arm]] = {
+    "automatic": _at_cost,
     "steps": _steps,
     "cfg": _guidance,
     "scale": _scale,
