@@ -62,6 +62,7 @@ class EvaluateOptions(RunOptions):
 class TrainOptions:
     """Of `lab train`."""
 
+    world: str
     model: str
     minutes: float
     seed: int
@@ -102,6 +103,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument("--resume", type=path, metavar="FILE", help="keep finished work here, and go on from it")
 
     train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
+    train.add_argument("--world", choices=_WORLDS, default="shapes", help="eps and flow: of which world (default: %(default)s)")
     train.add_argument("--model", choices=(*_MODELS, *_CHECKPOINTS, "oracle"), required=True, help="which one")
     train.add_argument("--minutes", type=number(0.001, 100_000), default=40, help="for how long (default: %(default)s)")
     train.add_argument("--seed", type=SEED, default=0, help="decides the first weights and the pictures (default: %(default)s)")
@@ -149,17 +151,20 @@ def _train(options: TrainOptions) -> int:
     check_writable("--out", options.out)
     if options.start is not None and options.model in _FROM_NOTHING:
         raise ValueError(f"--start = {options.start}: {options.model} is always trained from nothing")
+    if options.world != "shapes" and options.model not in _FAMILIES:
+        raise ValueError(f"--world = {options.world}: only {' and '.join(_FAMILIES)} can be trained, not {options.model}")
     if options.model in _CHECKPOINTS:
         recipe = importlib.import_module(f".formats.{_CHECKPOINTS[options.model]}", __package__)
         start = {} if options.start is None else {"start": options.start}
         recipe.train(options.minutes, options.seed, options.out, log, **start)
         return 0
+    from . import worlds
     from .training import train, train_oracle
 
     if options.model == "oracle":
         train_oracle(options.minutes, options.seed, options.out, log)
     else:
-        train(options.model, options.minutes, options.seed, options.out, options.start, log)
+        train(options.model, options.minutes, options.seed, options.out, options.start, log, worlds.named(options.world))
     return 0
 
 

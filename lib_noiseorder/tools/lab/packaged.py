@@ -30,14 +30,12 @@ def packaged_tensors(name: str) -> dict[str, Tensor]:
 
 
 def packaged_weights(name: str) -> dict[str, Tensor]:
-    """A network's weights of the folder `weights` as it takes them, in float32; counters stay integers.
+    """A network's weights of the folder `weights` as it takes them, in float32. Raises OSError as `packaged_tensors`."""
+    return unpacked(packaged_tensors(name))
 
-    A matrix kept in 8 bits has the scale of each of its rows beside it, in a tensor of its name and SCALE.
 
-    Raises:
-        OSError: as `packaged_tensors`.
-    """
-    kept = packaged_tensors(name)
+def unpacked(kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in float32 of what `in_8_bits` or half precision left; counters stay integers."""
     return {
         name: tensor.float() * kept[f"{name}{SCALE}"] if f"{name}{SCALE}" in kept else _in_float32(tensor)
         for name, tensor in kept.items()
@@ -46,7 +44,10 @@ def packaged_weights(name: str) -> dict[str, Tensor]:
 
 
 def in_8_bits(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights as small as they are packaged: matrices [rows, columns] in 8 bits with a scale per row, the rest in fp16."""
+    """Weights as small as they can be packaged: matrices [rows, columns] in 8 bits, the rest in fp16.
+
+    Beside every such matrix stands the scale of each of its rows, in a tensor of its name and SCALE.
+    """
     kept = {}
     for name, tensor in weights.items():
         if tensor.ndim == 2 and tensor.numel() >= _WORTH_IT:

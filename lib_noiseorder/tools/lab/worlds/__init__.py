@@ -74,6 +74,8 @@ class World:
     oracle: Callable[[], WorldOracle]
     no_prompt: int
     """The token that fills a prompt left out."""
+    random_prompt: Callable[[np.random.Generator], WorldPrompt]
+    """A prompt of the training distribution."""
     test_prompts: Callable[[int, int], Sequence[WorldPrompt]]
     """`test_prompts(count, seed)`: prompts for an evaluation, common and rare ones."""
     picture: Callable[[Any, np.random.Generator], np.ndarray]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..network import ShapesNet
 from ..oracle import Oracle
-from ..world import NO_PROMPT, SIZE, place, render, test_prompts, to_latent
+from ..world import NO_PROMPT, SIZE, place, random_prompt, render, test_prompts, to_latent
 from . import World
 
 _MODELS = {"eps": 3.5, "flow": 3.0, "distilled": 1.0}
@@ -19,6 +19,7 @@ WORLD = World(
     network=ShapesNet,
     oracle=Oracle,
     no_prompt=NO_PROMPT,
+    random_prompt=random_prompt,
     test_prompts=test_prompts,
     picture=lambda prompt, rng: render(place(prompt, rng), rng),
     to_latent=to_latent,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import World
 from .judge import Oracle
 from .network import PictogramsNet
-from .scenes import NO_PROMPT, SIZE, place, render, test_prompts, to_latent
+from .scenes import NO_PROMPT, SIZE, place, random_prompt, render, test_prompts, to_latent
 
 WORLD = World(
     name="pictograms",
@@ -17,6 +17,7 @@ WORLD = World(
     network=PictogramsNet,
     oracle=Oracle,
     no_prompt=NO_PROMPT,
+    random_prompt=random_prompt,
     test_prompts=test_prompts,
     picture=lambda prompt, rng: render(place(prompt, rng), rng),
     to_latent=to_latent,
