@@ -88,9 +88,15 @@ class SelectionPlan:
     """One of QUESTIONS."""
     judging_share: float | None = None
     """Noise share under which the picture is judged; None with the response, which judges nothing."""
+    finalists: int | None = None
+    """Candidates that are followed further than the first prediction, and judged: those with the strongest response there.
+    The others drop out. None, or as many as there are draws: all."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (("draws", 1, MOST_DRAWS), ("steps", 1, 1000)):
+        ranges = [("draws", 1, MOST_DRAWS), ("steps", 1, 1000)] + (
+            [] if self.finalists is None else [("finalists", 2, MOST_DRAWS)]
+        )
+        for name, low, high in ranges:
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must be from {low} to {high}, got {getattr(self, name)}")
         for name in ("preview_share", "judging_share"):
@@ -108,7 +114,13 @@ class SelectionPlan:
     @property
     def ends_with_the_prompt_only(self) -> bool:
         """Whether the last step needs no answer without the prompt: its picture is all that is wanted of it."""
-        return self.preview_share is None and self.question != "response"
+        screens_last = self.drops_draws and self.steps == 1
+        return self.preview_share is None and self.question != "response" and not screens_last
+
+    @property
+    def drops_draws(self) -> bool:
+        """Whether some of the draws drop out at the first prediction."""
+        return self.finalists is not None and self.finalists < self.draws
 
     def evaluations(self, run: SamplerRun) -> int:
         """Evaluations per picture, before anything of them is reused."""
@@ -116,7 +128,9 @@ class SelectionPlan:
             return 0
         judging = {"response": 0, "cond_error": run.cond_evaluations, "cond_uncond_distance": run.pair_evaluations}
         preview = 0 if self.preview_share is None else run.cond_evaluations
-        return self.draws * ((self.steps - 1) * run.call_evaluations + self._last(run) + preview + judging[self.question])
+        followed = (self.steps - 1) * run.call_evaluations + self._last(run) + preview + judging[self.question]
+        dropped = self.draws - self.finalists if self.finalists is not None and self.drops_draws else 0
+        return (self.draws - dropped) * followed + dropped * run.call_evaluations
 
     def reusable(self, run: SamplerRun) -> int:
         """Evaluations of the winner's first predictions, which the sampler's first calls need not make again."""

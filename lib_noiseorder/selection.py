@@ -4,7 +4,8 @@ Every candidate is an untouched draw of N(0, I), so nothing about the noise's di
 
     first predictions   the sampler's own first model calls, under guidance, with DDIM / Euler steps between them
 
-A draw is scored by the last of them alone, or its picture is shown to the model once more:
+Where a plan has finalists, the draws whose response is weakest at the very first of these drop out there, and only the
+finalists go on. A draw is scored by its last prediction alone, or its picture is shown to the model once more:
 
     response  how pronounced the picture is that the model sees there under guidance; the highest wins
 
@@ -22,8 +23,9 @@ Noisy latents and noise levels are those of `lib_noiseorder.model`: x = alpha·x
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -76,7 +78,11 @@ def select(
         noise = first if k == 1 else draw(k)
         require_same_shape(f"draw {k}", noise, "draw 1", first)
         candidates.append(_Candidate(noise, model.start(noise)))
-    score = _scored(Questions(model, report, observer, "selection", plan.draws), candidates, plan)  # [n, B]
+    asking = partial(Questions, model, report, observer, "selection")
+    score = (_among_finalists if plan.drops_draws else _followed)(asking, candidates, plan)  # [n, B]
+    for number, candidate in enumerate(candidates, 1):
+        assert candidate.cond is not None
+        observer.candidate(number, candidate.cond)
 
     finite = torch.isfinite(score)
     lost = int((~finite.any(0)).sum())
@@ -102,6 +108,28 @@ class _Candidate:
     uncond: Tensor | None = None
     """The last one without it; None where it was not asked."""
 
+    @classmethod
+    def of(cls, candidates: Sequence[_Candidate], which: Sequence[int]) -> _Candidate:
+        """For every picture of the batch the candidate of that index, as far as it was followed."""
+
+        taken = [candidates[index] for index in which]
+
+        def mixed(tensors: Sequence[Tensor]) -> Tensor:
+            return torch.stack([tensor[row] for row, tensor in enumerate(tensors)])
+
+        cond = [candidate.cond for candidate in taken if candidate.cond is not None]
+        uncond = [candidate.uncond for candidate in taken if candidate.uncond is not None]
+        noise, x = mixed([candidate.noise for candidate in taken]), mixed([candidate.x for candidate in taken])
+        return cls(noise, x, mixed(cond), mixed(uncond) if uncond else None)
+
+    def hand_back(self, candidates: Sequence[_Candidate], which: Sequence[int]) -> None:
+        """Give every picture's last prediction to the candidate that `of` took it from."""
+        assert self.cond is not None
+        for row, index in enumerate(which):
+            cond = candidates[index].cond
+            assert cond is not None
+            candidates[index].cond = torch.cat([cond[:row], self.cond[row : row + 1], cond[row + 1 :]])  # theirs stay whole
+
     def guided(self, guidance: float) -> Tensor:
         """x0 under classifier-free guidance, as last predicted."""
         assert self.cond is not None
@@ -124,10 +152,38 @@ def _why_not(plan: SelectionPlan, model: Model) -> str | None:
     return None
 
 
-def _scored(questions: Questions, candidates: Sequence[_Candidate], plan: SelectionPlan) -> Tensor:
+_Asking = Callable[[int], Questions]
+"""The model, to be asked about so many candidates in turn."""
+
+
+def _among_finalists(asking: _Asking, candidates: Sequence[_Candidate], plan: SelectionPlan) -> Tensor:
+    """Scores [n, B] as `_followed` gives, of which a picture's finalists alone were judged.
+
+    The others get what ranks them behind: the finalists' worst score and, on top, by how much their response falls short
+    of the weakest finalist's. Infinite where no finalist has a finite score.
+    """
+    assert plan.finalists is not None
+    questions = asking(len(candidates))
+    model = questions.model
+    _predict(questions, candidates, model.sampler_levels[0], model.guidance == 1)
+    strength = torch.stack([response(candidate.guided(model.guidance)).cpu() for candidate in candidates])  # [n, B]
+    ranked = strength.masked_fill(~torch.isfinite(strength), -torch.inf).argsort(dim=0, descending=True, stable=True)
+    numbers = ranked[: plan.finalists].sort(0).values  # [finalists, B]; a batch of finalists mixes draws
+    finalists = [_Candidate.of(candidates, row.tolist()) for row in numbers]
+    judged = _followed(asking, finalists, plan, first_is_known=True)
+    for finalist, row in zip(finalists, numbers):
+        finalist.hand_back(candidates, row.tolist())
+    worst = judged.masked_fill(~torch.isfinite(judged), -torch.inf).amax(0)
+    behind = torch.where(torch.isfinite(worst), worst, torch.inf)
+    score = behind + strength.gather(0, numbers).amin(0) - strength
+    return score.scatter(0, numbers, judged)
+
+
+def _followed(asking: _Asking, candidates: Sequence[_Candidate], plan: SelectionPlan, first_is_known: bool = False) -> Tensor:
     """The candidates followed as far as the plan says, and their scores [n, B] on the CPU; lower is better."""
+    questions = asking(len(candidates))
     model, levels = questions.model, questions.model.sampler_levels
-    for number in range(plan.steps):
+    for number in range(1 if first_is_known else 0, plan.steps):
         if number:
             for candidate in candidates:
                 candidate.step(model.guidance, levels[number - 1], levels[number])
@@ -138,12 +194,9 @@ def _scored(questions: Questions, candidates: Sequence[_Candidate], plan: Select
         for candidate in candidates:
             candidate.step(model.guidance, levels[plan.steps - 1], target)
         _predict(questions, candidates, target, True)
-    pictures = [candidate.cond for candidate in candidates if candidate.cond is not None]
-    for number, picture in enumerate(pictures, 1):
-        questions.observer.candidate(number, picture)
     if plan.question == "response":
         return torch.stack([-response(candidate.guided(model.guidance)).cpu() for candidate in candidates])
-    return _judged(questions, pictures, plan)
+    return _judged(questions, [candidate.cond for candidate in candidates if candidate.cond is not None], plan)
 
 
 def _predict(questions: Questions, candidates: Sequence[_Candidate], level: NoiseLevel, with_prompt_only: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,13 +13,14 @@ import torch
 
 from lib_noiseorder.plans import AUTOMATIC, SamplerRun
 from lib_noiseorder.selection import select
-from lib_noiseorder.tools.lab import arms, evaluation
+from lib_noiseorder.tools.lab import evaluation
 from lib_noiseorder.tools.lab.arms import Arm, PromptedModel, seed_draws
 from lib_noiseorder.tools.lab.commands import add_commands
 from lib_noiseorder.tools.lab.evaluation import evaluate, pairs_of
 from lib_noiseorder.tools.lab.model import LabModel
 from lib_noiseorder.tools.lab.oracle import Oracle
 from lib_noiseorder.tools.lab.world import Prompt
+from lib_noiseorder.tools.lab.worlds.shapes import WORLD as SHAPES
 from lib_noiseorder.tools.statistics import bootstrap, diversity, diversity_change, frechet
 
 
@@ -131,12 +133,17 @@ def test_json_has_the_promised_shape_and_costs(family, capsys):
 
 def test_the_table_is_plotted(tmp_path, capsys):
     path = tmp_path / "new" / "gain.svg"
-    run = ["table", "--pairs", "4", "--arms", "plain,scale:0.9,steps:8", "--quiet", "--plot"]
+    run = ["table", "--pairs", "4", "--arms", "plain,steps:2,steps:3", "--quiet", "--plot"]
     assert command(*run, str(path)) == 0
     printed = capsys.readouterr().out
     svg = ElementTree.parse(path).getroot()
     texts = [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
-    names = [f"{family} {arm}" for family in ("eps", "flow") for arm in ("scale:0.9", "steps:8")]
+    names = [
+        f"{world}, {family}: {arm}"
+        for world in ("shapes", "pictograms")
+        for family in ("eps", "flow")
+        for arm in ("steps:2", "steps:3")
+    ]
     assert [text for text in texts if text in names] == names and not any("plain" in text for text in texts[2:])
     for interval in texts[3::2]:  # each row's figures are the table's
         assert f"| {interval} |" in printed
@@ -145,23 +152,23 @@ def test_the_table_is_plotted(tmp_path, capsys):
         command(*run, str(tmp_path / "gain.png"))
 
 
-def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "_CHUNK", 4)
+def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path):
+    world = replace(SHAPES, chunk=4)
     chosen, kept = [Arm.named("scale:0.9")], tmp_path / "cache" / "run.jsonl"
-    whole = evaluate("flow", chosen, 8, 2)
+    whole = evaluate("flow", chosen, 8, 2, world=world)
 
     def stop(arm, done, total):
         if arm == "scale:0.9" and done == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate("flow", chosen, 8, 2, kept, stop)
+        evaluate("flow", chosen, 8, 2, kept, stop, world=world)
     kept.write_text(kept.read_text() + '\n{"key": "cut sho')
     drawn = []
     sample = chosen[0].sample
     counted = Arm("scale:0.9", lambda *a: drawn.append(1) or sample(*a), chosen[0].recipe)
-    assert evaluate("flow", [counted], 8, 2, kept) == whole and len(drawn) == 1
-    assert evaluate("flow", [counted], 8, 2, kept) == whole and len(drawn) == 1
+    assert evaluate("flow", [counted], 8, 2, kept, world=world) == whole and len(drawn) == 1
+    assert evaluate("flow", [counted], 8, 2, kept, world=world) == whole and len(drawn) == 1
 
 
 @pytest.mark.parametrize(
@@ -173,6 +180,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path, monkeypatch):
         "steps:1.5",
         "cfg:-1",
         "scale:nan",
+        "automatic:5",
         "erasure:0",
         "oracle:99",
         "plain:1",
@@ -190,6 +198,7 @@ def test_unknown_arms_and_numbers_out_of_range_are_refused(name):
     [
         "wrong-prompt",
         "paper",
+        "automatic:1",
         "cfg:2",
         "erasure:4",
         "random-direction:0.1",
@@ -208,4 +217,4 @@ def test_every_arm_of_the_table_has_its_own_recipe():
     from lib_noiseorder.tools.lab.commands import _TABLE_ARMS
 
     recipes = [Arm.named(name).recipe for name in _TABLE_ARMS.split(",")]
-    assert len(set(recipes)) == len(recipes) and arms.STEPS == 16
+    assert len(set(recipes)) == len(recipes)

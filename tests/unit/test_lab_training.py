@@ -1,5 +1,6 @@
 """Training of the lab's own networks: short runs that go through every loss, and what they write."""
 
+import argparse
 from importlib.resources import files
 
 import pytest
@@ -8,6 +9,8 @@ from safetensors.torch import load, load_file
 
 from lib_noiseorder.tools.cli import main
 from lib_noiseorder.tools.lab import training
+from lib_noiseorder.tools.lab.commands import add_commands
+from lib_noiseorder.tools.lab.packaged import unpacked
 from tests.lengths import at_length
 
 WEIGHTS = files("lib_noiseorder.tools.lab") / "weights"
@@ -29,6 +32,13 @@ def trained(model, path, *more):
     return written, packaged
 
 
+def lab(*arguments):
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    options = parser.parse_args(arguments)
+    return options.run(options)
+
+
 def change(written, start):
     return max((tensor.float() - start[name].float()).abs().max().item() for name, tensor in written.items())
 
@@ -36,6 +46,19 @@ def change(written, start):
 @pytest.mark.parametrize("model", ["eps", "flow", "oracle"])
 def test_a_training_from_nothing_writes_a_network_of_the_packaged_kind(model, tmp_path):
     trained(model, tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("model", ["eps", "flow"])
+def test_the_second_worlds_models_go_on_from_given_weights(model, tmp_path):
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(WEIGHTS.joinpath("pictograms-eps.safetensors").read_bytes())
+    command = ["lab", "train", "--world", "pictograms", "--model", model, "--minutes", str(2 * SECONDS), "--start", str(start)]
+    assert main([*command, "--out", str(tmp_path / "a.safetensors")]) == 0
+    written, begun = (unpacked(load_file(path)) for path in (tmp_path / "a.safetensors", start))
+    assert 0 < change(written, begun) < 0.2
+    with pytest.raises(ValueError, match="--world = pictograms: only eps and flow can be trained, not oracle"):
+        command = ["--world", "pictograms", "--model", "oracle", "--out", str(tmp_path / "b.safetensors")]
+        lab("train", *command)
 
 
 def test_a_training_goes_on_from_given_weights(tmp_path):

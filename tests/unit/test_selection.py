@@ -25,8 +25,8 @@ from lib_noiseorder.selection import response, select
 SHAPES = [(4, 8, 8), (4, 3, 8, 8), (16, 8), (8,)]
 
 
-def plan(draws=3, steps=1, preview_share=0.87, question="cond_error", judging_share=0.8):
-    return SelectionPlan(draws, steps, preview_share, question, judging_share)
+def plan(draws=3, steps=1, preview_share=0.87, question="cond_error", judging_share=0.8, finalists=None):
+    return SelectionPlan(draws, steps, preview_share, question, judging_share, finalists)
 
 
 PLANS = [
@@ -37,7 +37,12 @@ PLANS = [
     plan(draws=4, steps=1, preview_share=None, question="response"),
     plan(draws=3, steps=3, preview_share=None, question="response"),
     plan(draws=2, steps=2, preview_share=0.5, question="cond_uncond_distance", judging_share=0.3),
+    plan(draws=4, steps=1, preview_share=None, finalists=2),
+    plan(draws=5, steps=4, preview_share=None, judging_share=0.1, finalists=2),
+    plan(draws=4, steps=2, preview_share=0.5, question="cond_uncond_distance", judging_share=0.3, finalists=3),
+    plan(draws=2, steps=3, preview_share=None, judging_share=0.1, finalists=2),
 ]
+WITH_FINALISTS = [plan for plan in PLANS if plan.drops_draws]
 
 
 class Host:
@@ -108,15 +113,14 @@ def test_chosen_noise_is_one_of_the_draws_and_the_sampler_would_ask_what_was_ask
         assert k == 1 + min(range(plan.draws), key=lambda k: selected.report.scores[index][k])
     x = host.start(selected.noise)
     for number in range(plan.steps):
-        level, here = host.sampler_levels[number], host.seen[number * plan.draws : (number + 1) * plan.draws]
-        for index, k in enumerate(selected.report.chosen):
-            assert here[k - 1][1] == level
-            torch.testing.assert_close(here[k - 1][0][index], x[index])
-            assert (here[k - 1][3] is None) == (number + 1 == plan.steps and plan.ends_with_the_prompt_only)
+        level = host.sampler_levels[number]
+        here = [
+            next(seen for seen in host.seen if seen[1] == level and torch.allclose(seen[0][index], x[index], atol=1e-5))
+            for index in range(5)
+        ]
+        assert all((seen[3] is None) == (number + 1 == plan.steps and plan.ends_with_the_prompt_only) for seen in here)
         if number + 1 < plan.steps:
-            cond, uncond = (
-                torch.stack([here[k - 1][which][i] for i, k in enumerate(selected.report.chosen)]) for which in (2, 3)
-            )
+            cond, uncond = (torch.stack([seen[which][index] for index, seen in enumerate(here)]) for which in (2, 3))
             x0, target = uncond + 3 * (cond - uncond), host.sampler_levels[number + 1]
             x = target.alpha * x0 + target.sigma * (x - level.alpha * x0) / level.sigma
 
@@ -145,17 +149,60 @@ def test_an_observer_hears_which_draw_is_asked_about_and_sees_the_picture_of_eve
     watching, host = Watching(), Host(torch.ones(2, 4, 8, 8))
     select(plan, draws_of((4, 8, 8), [1, 2]), host, observer=watching)
     rounds = plan.steps + (plan.preview_share is not None) + (plan.question != "response")
-    assert watching.said == [("selection", number, plan.draws) for number in range(1, plan.draws + 1)] * rounds
+
+    def in_turn(count):
+        return [("selection", number, count) for number in range(1, count + 1)]
+
+    screen = in_turn(plan.draws) if plan.drops_draws else []
+    followed = plan.finalists if plan.drops_draws else plan.draws
+    assert watching.said == screen + in_turn(followed) * (rounds - plan.drops_draws)
     assert [number for number, _ in watching.pictures] == list(range(1, plan.draws + 1))
+    if plan.drops_draws:
+        return
     judged_or_last = host.seen[-2 * plan.draws : -plan.draws] if plan.question != "response" else host.seen[-plan.draws :]
     assert all(torch.equal(picture, seen[2]) for (_, picture), seen in zip(watching.pictures, judged_or_last))
 
 
-def test_a_picture_chooses_the_same_whoever_is_in_its_batch():
+@pytest.mark.parametrize("plan", WITH_FINALISTS)
+def test_the_strongest_at_the_first_call_are_judged_and_the_others_are_shown_and_rank_behind(plan):
+    watching, host = Watching(), Host(torch.ones(3, 4, 8, 8))
+    report = select(plan, draws_of((4, 8, 8), [1, 2, 3]), host, observer=watching).report
+    first = host.seen[: plan.draws]
+    strength = torch.stack([response(uncond + 3 * (cond - uncond)) for _, _, cond, uncond in first])
+    last = [seen[2] for seen in host.seen[plan.draws :]] if plan.steps > 1 else [seen[2] for seen in first]
+    for row, scores in enumerate(report.scores):
+        ranked = strength[:, row].argsort(descending=True).tolist()
+        finalists, dropped = ranked[: plan.finalists], ranked[plan.finalists :]
+        assert report.chosen[row] - 1 in finalists and len(scores) == plan.draws
+        assert min(scores[k] for k in dropped) > max(scores[k] for k in finalists)
+        assert [scores[k] for k in dropped] == sorted(scores[k] for k in dropped)
+        for k, (_, picture) in enumerate(watching.pictures):
+            shown = [first[k][2]] if k in dropped else last
+            assert any(torch.equal(picture[row], seen[row]) for seen in shown)
+
+
+@pytest.mark.parametrize("plan", WITH_FINALISTS)
+def test_where_no_finalist_has_a_finite_score_nobody_wins(plan):
+    host = Host(torch.ones(2, 4, 8, 8))
+    draw, predict_pair, asked = draws_of((4, 8, 8), [1, 2]), host.predict_pair, []
+
+    def breaks_after_the_first_call(x, level):
+        asked.append(x)
+        host.broken = None if len(asked) <= plan.draws else lambda seen: torch.ones_like(seen, dtype=torch.bool)
+        return predict_pair(x, level)
+
+    host.predict_pair = breaks_after_the_first_call
+    host.predict = lambda latents, levels: [torch.full_like(x, torch.nan) for x in latents]
+    selected = select(plan, draw, host)
+    assert torch.equal(selected.noise, draw(1)) and "no finite score for 2 of 2" in selected.report.skipped[0]
+
+
+@pytest.mark.parametrize("plan", [plan(), *WITH_FINALISTS])
+def test_a_picture_chooses_the_same_whoever_is_in_its_batch(plan):
     shape = (4, 8, 8)
-    together = select(plan(), draws_of(shape, [1, 2, 3]), Host(torch.ones(3, *shape)))
+    together = select(plan, draws_of(shape, [1, 2, 3]), Host(torch.ones(3, *shape)))
     for index, seed in enumerate([1, 2, 3]):
-        alone = select(plan(), draws_of(shape, [seed]), Host(torch.ones(1, *shape)))
+        alone = select(plan, draws_of(shape, [seed]), Host(torch.ones(1, *shape)))
         assert torch.equal(alone.noise[0], together.noise[index])
         assert alone.report.scores[0] == pytest.approx(together.report.scores[index])
 
@@ -277,6 +324,8 @@ def test_draws_and_predictions_of_unequal_shapes_are_refused():
         {"question": "why"},
         {"preview_share": 0.5, "question": "response"},
         {"judging_share": None},
+        {"finalists": 1},
+        {"finalists": 17},
     ],
 )
 def test_plans_out_of_range_are_refused(values):

@@ -5,7 +5,7 @@ An arm is named as on the command line: `plain`, or a kind with its number, as i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
@@ -16,19 +16,20 @@ from torch import Tensor
 from ...formulas import erase, inject_calibrated
 from ...knobs import shown
 from ...ordering import order_noise
-from ...plans import SamplerRun, SelectionPlan, noise_scale_for, plan_for
+from ...plans import DEAREST, SamplerRun, SelectionPlan, noise_scale_for, plan_for
 from ...selection import select
 from ...settings import NoiseOrderSettings
 from ..equal_cost import evaluations_per_step, more_steps
-from .model import STEPS, LabModel
-from .oracle import Oracle
+from .model import LabModel
 from .prompted import PromptedModel
-from .world import SIZE, Prompt
+from .world import SIZE
+from .worlds import WorldPrompt
 
 Draw = Callable[[int], Tensor]
-"""The k-th independent noise of every picture [B, 3, 24, 24], k = 1, 2, …; 1 is the plain one."""
-Sample = Callable[[LabModel, list[Prompt], Draw], Tensor]
-"""Draws one finished picture per prompt, normalised pixels [B, 3, 24, 24]; counts on `model.evaluations`."""
+"""The k-th independent noise of every picture [B, 3, H, W], k = 1, 2, …; 1 is the plain one."""
+Prompts = Sequence[WorldPrompt]
+Sample = Callable[[LabModel, Prompts, Draw], Tensor]
+"""Draws one finished picture per prompt, normalised pixels [B, 3, H, W]; counts on `model.evaluations`."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,14 @@ class Arm:
         raise ValueError(f"unknown arm {name!r}; there are {known}")
 
 
-def seed_draws(seeds: list[int]) -> Draw:
-    """`draw(k)` from one generator per seed, on the CPU, so that every machine draws the same noises."""
+def seed_draws(seeds: list[int], size: int = SIZE) -> Draw:
+    """`draw(k)` [B, 3, size, size] from one generator per seed, on the CPU, so that every machine draws the same noises."""
 
     def draw(k: int) -> Tensor:
         noises = []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)
-            noises.append([torch.randn(3, SIZE, SIZE, generator=generator) for _ in range(k)][-1])
+            noises.append([torch.randn(3, size, size, generator=generator) for _ in range(k)][-1])
         return torch.stack(noises)
 
     return draw
@@ -87,17 +88,24 @@ Plan = Callable[[LabModel], tuple[SelectionPlan, float]]
 
 
 def _preset(name: str) -> Plan:
-    cost = NoiseOrderSettings(preset=name).extra_cost
-    return lambda model: (plan_for(SamplerRun(model.family, model.guidance), extra_cost=cost), noise_scale_for(model.family))
+    return _automatic(NoiseOrderSettings(preset=name).extra_cost)
+
+
+def _automatic(cost: float) -> Plan:
+    return lambda model: (plan_for(_run_of(model), extra_cost=cost), noise_scale_for(model.family))
 
 
 def _unscaled(model: LabModel) -> tuple[SelectionPlan, float]:
-    return plan_for(SamplerRun(model.family, model.guidance)), 1.0
+    return plan_for(_run_of(model)), 1.0
+
+
+def _run_of(model: LabModel) -> SamplerRun:
+    return SamplerRun(model.family, model.guidance, model.world.steps)
 
 
 def _selection(name: str, plan_of: Plan, wrong_prompt: bool = False) -> Arm:
-    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
-        asked = PromptedModel(model, prompts[1:] + prompts[:1] if wrong_prompt else prompts)
+    def sample(model: LabModel, prompts: Prompts, draw: Draw) -> Tensor:
+        asked = PromptedModel(model, [*prompts[1:], *prompts[:1]] if wrong_prompt else prompts)
         plan, scale = plan_of(model)
         noise = select(plan, lambda k: draw(k) * scale, asked).noise
         return model.sample(noise, prompts) if wrong_prompt else asked.finish(noise)
@@ -109,10 +117,10 @@ def _equal_cost(name: str) -> Arm:
     """Plain noise with as many more sampler steps as Automatic's evaluations would pay for."""
 
     def steps(model: LabModel) -> int:
-        run = SamplerRun(model.family, model.guidance)
-        return STEPS + more_steps(plan_for(run).extra_evaluations(run), evaluations_per_step(model.guidance))
+        run = _run_of(model)
+        return model.world.steps + more_steps(plan_for(run).extra_evaluations(run), evaluations_per_step(model.guidance))
 
-    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+    def sample(model: LabModel, prompts: Prompts, draw: Draw) -> Tensor:
         return model.sample(draw(1), prompts, steps(model))
 
     return Arm(name, sample, lambda model: f"steps {steps(model)}")
@@ -153,6 +161,13 @@ def _value(field: str, text: str, kind: Callable[[str], Any]) -> Any:
         raise ValueError(f"{field} = {shown(text)} is not {what}") from None
 
 
+def _at_cost(name: str, cost: float) -> Arm:
+    """Automatic with another extra cost."""
+    if not 0 <= cost <= DEAREST:
+        raise ValueError(f"the extra cost must be from 0 to {DEAREST:g}, got {cost:g}")
+    return _selection(name, _automatic(cost))
+
+
 def _steps(name: str, number: float) -> Arm:
     steps = int(number)
     if steps != number or not 1 <= steps <= 500:
@@ -164,7 +179,7 @@ def _guidance(name: str, number: float) -> Arm:
     if not 0 < number <= 30:
         raise ValueError(f"the guidance scale must be above 0 and at most 30, got {number:g}")
 
-    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+    def sample(model: LabModel, prompts: Prompts, draw: Draw) -> Tensor:
         best, model.guidance = model.guidance, number
         try:
             return model.sample(draw(1), prompts)
@@ -189,7 +204,7 @@ def _erasure(name: str, number: float) -> Arm:
 
 
 def _settings(name: str, settings: NoiseOrderSettings) -> Arm:
-    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+    def sample(model: LabModel, prompts: Prompts, draw: Draw) -> Tensor:
         return model.sample(order_noise(settings, draw, PromptedModel(model, prompts)).noise, prompts)
 
     return Arm(name, sample, f"settings {settings.to_dict()}")
@@ -201,7 +216,7 @@ def _random_direction(name: str, delta: float) -> Arm:
     if abs(delta) > 2:
         raise ValueError(f"the strength must be from -2 to 2, got {delta:g}")
 
-    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
+    def sample(model: LabModel, prompts: Prompts, draw: Draw) -> Tensor:
         return model.sample(inject_calibrated(draw(1), draw(2), delta), prompts)
 
     return Arm(name, sample, f"random direction {delta:g}")
@@ -213,8 +228,8 @@ def _best_of(name: str, number: float) -> Arm:
     if draws != number or not 1 <= draws <= 16:
         raise ValueError(f"oracle takes 1 to 16 draws, got {number:g}")
 
-    def sample(model: LabModel, prompts: list[Prompt], draw: Draw) -> Tensor:
-        oracle = Oracle()
+    def sample(model: LabModel, prompts: Prompts, draw: Draw) -> Tensor:
+        oracle = model.world.oracle()
         pictures = torch.stack([model.sample(draw(k), prompts) for k in range(1, draws + 1)])
         right = torch.tensor([[verdict.all for verdict in oracle.judge(drawn, prompts)] for drawn in pictures])
         return pictures[right.int().argmax(0), torch.arange(len(prompts))]
@@ -232,6 +247,7 @@ _PLAIN_NAMES: dict[str, Callable[[str], Arm]] = {
     "wrong-prompt": lambda name: _selection(name, _unscaled, wrong_prompt=True),
 }
 _NUMBERED: dict[str, Callable[[str, float], Arm]] = {
+    "automatic": _at_cost,
     "steps": _steps,
     "cfg": _guidance,
     "scale": _scale,

@@ -16,6 +16,7 @@ from ..store import write_whole
 
 _MODELS = ("eps", "flow", "distilled")
 _FAMILIES = ("eps", "flow")
+_WORLDS = ("shapes", "pictograms")
 _CHECKPOINTS = {"shapes-sd1": "sd1_training", "shapes-flux": "flux_training"}
 """Models in other programs' formats, with the module that makes each."""
 _FROM_NOTHING = ("shapes-flux", "oracle")
@@ -42,6 +43,7 @@ class RunOptions:
 class TableOptions(RunOptions):
     """Of `lab table`."""
 
+    world: str | None
     plot: Path | None
 
 
@@ -49,6 +51,7 @@ class TableOptions(RunOptions):
 class EvaluateOptions(RunOptions):
     """Of `lab evaluate`."""
 
+    world: str
     model: str
     guidance: float | None
     json: bool
@@ -59,6 +62,7 @@ class EvaluateOptions(RunOptions):
 class TrainOptions:
     """Of `lab train`."""
 
+    world: str
     model: str
     minutes: float
     seed: int
@@ -76,14 +80,16 @@ class WebUIOptions:
 def add_commands(subparsers: argparse._SubParsersAction) -> None:
     """Hang the lab's commands under a parser; each sets `run`, which takes the options and gives the exit status."""
     evaluate = subparsers.add_parser("evaluate", help="compare ways of making the noise on the same prompts and seeds")
-    evaluate.add_argument("--model", choices=_MODELS, required=True, help="which embedded model")
+    evaluate.add_argument("--world", choices=_WORLDS, default="shapes", help="which small world (default: %(default)s)")
+    evaluate.add_argument("--model", choices=_MODELS, required=True, help="which embedded model; distilled: of shapes only")
     evaluate.add_argument("--guidance", type=number(0, 30), help="another guidance scale than the model's best one")
     evaluate.add_argument("--arms", default="plain,automatic,equal-cost", help=f"{_ARMS_HELP} (default: %(default)s)")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     evaluate.add_argument("--details", action="store_true", help="with --json: every figure, not only the main ones")
     evaluate.set_defaults(run=running(_evaluate, EvaluateOptions))
 
-    table = subparsers.add_parser("table", help="the main table of docs/evidence.md, both models, as Markdown")
+    table = subparsers.add_parser("table", help="the main table of docs/evidence.md, both models of both worlds, as Markdown")
+    table.add_argument("--world", choices=_WORLDS, help="of one world only")
     table.add_argument("--arms", default=_TABLE_ARMS, help=f"{_ARMS_HELP} (default: %(default)s)")
     table.add_argument("--plot", type=path, metavar="FILE.svg", help="draw every arm's gain over plain with its interval, too")
     table.set_defaults(run=running(_table, TableOptions))
@@ -97,6 +103,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument("--resume", type=path, metavar="FILE", help="keep finished work here, and go on from it")
 
     train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
+    train.add_argument("--world", choices=_WORLDS, default="shapes", help="eps and flow: of which world (default: %(default)s)")
     train.add_argument("--model", choices=(*_MODELS, *_CHECKPOINTS, "oracle"), required=True, help="which one")
     train.add_argument("--minutes", type=number(0.001, 100_000), default=40, help="for how long (default: %(default)s)")
     train.add_argument("--seed", type=SEED, default=0, help="decides the first weights and the pictures (default: %(default)s)")
@@ -110,11 +117,11 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: EvaluateOptions) -> int:
-    figures = _run(options, options.model, options.guidance)
+    figures = _run(options, options.world, options.model, options.guidance)
     if options.json:
         print(json.dumps({"arms": {name: _main(figure, options.details) for name, figure in figures.items()}}))
     else:
-        print("\n".join(_markdown(options.model, figures)))
+        print("\n".join(_markdown(f"{options.world}, {options.model}", figures)))
     return 0
 
 
@@ -122,12 +129,15 @@ def _table(options: TableOptions) -> int:
     if options.plot is not None:
         check_writable("--plot", options.plot, ".svg")
     rows = []
-    for family in _FAMILIES:
-        figures = _run(options, family)
-        print("\n".join(_markdown(family, figures)), flush=True)
+    chosen = _WORLDS if options.world is None else (options.world,)
+    for world, family in ((world, family) for world in chosen for family in _FAMILIES):
+        figures = _run(options, world, family)
+        print("\n".join(_markdown(f"{world}, {family}", figures)), flush=True)
         print()
         rows += [
-            (f"{family} {name}", dict(zip(("mean", "low", "high"), arm.diff))) for name, arm in figures.items() if arm.diff
+            (f"{world}, {family}: {name}", dict(zip(("mean", "low", "high"), arm.diff)))
+            for name, arm in figures.items()
+            if arm.diff
         ]
     if options.plot is not None:
         label = f"Points of all-right pictures above plain, 95 % interval, {options.pairs} pairs, seed {options.seed}"
@@ -141,17 +151,20 @@ def _train(options: TrainOptions) -> int:
     check_writable("--out", options.out)
     if options.start is not None and options.model in _FROM_NOTHING:
         raise ValueError(f"--start = {options.start}: {options.model} is always trained from nothing")
+    if options.world != "shapes" and options.model not in _FAMILIES:
+        raise ValueError(f"--world = {options.world}: only {' and '.join(_FAMILIES)} can be trained, not {options.model}")
     if options.model in _CHECKPOINTS:
         recipe = importlib.import_module(f".formats.{_CHECKPOINTS[options.model]}", __package__)
         start = {} if options.start is None else {"start": options.start}
         recipe.train(options.minutes, options.seed, options.out, log, **start)
         return 0
+    from . import worlds
     from .training import train, train_oracle
 
     if options.model == "oracle":
         train_oracle(options.minutes, options.seed, options.out, log)
     else:
-        train(options.model, options.minutes, options.seed, options.out, options.start, log)
+        train(options.model, options.minutes, options.seed, options.out, options.start, log, worlds.named(options.world))
     return 0
 
 
@@ -164,7 +177,8 @@ def _webui(options: WebUIOptions) -> int:
     return 0
 
 
-def _run(options: RunOptions, family: str, guidance: float | None = None):
+def _run(options: RunOptions, world: str, family: str, guidance: float | None = None):
+    from . import worlds
     from .arms import Arm
     from .evaluation import evaluate
 
@@ -174,14 +188,14 @@ def _run(options: RunOptions, family: str, guidance: float | None = None):
     if options.resume is not None:
         check_writable("--resume", options.resume)
     names = list(dict.fromkeys(["plain", *(arm.name for arm in arms)]))
-    bar = Bar(family, options.quiet)
+    bar = Bar(f"{world}, {family}", options.quiet)
 
     def progress(arm: str, done: int, total: int) -> None:
         bar(names.index(arm) * total + done, len(names) * total)
 
     bar(0, len(names) * options.pairs)
     try:
-        return evaluate(family, arms, options.pairs, options.seed, options.resume, progress, guidance)
+        return evaluate(family, arms, options.pairs, options.seed, options.resume, progress, guidance, worlds.named(world))
     finally:
         bar.close()
 
@@ -203,9 +217,9 @@ def _main(figures, details: bool) -> dict:
     return main | {"evaluations": rounded(figures.evaluations), "diversity": rounded(figures.diversity)}
 
 
-def _markdown(family: str, figures: dict) -> list[str]:
+def _markdown(of: str, figures: dict) -> list[str]:
     lines = [
-        f"| {family} | all right % | against plain | common | rare | attributes | evaluations | diversity | Fréchet |",
+        f"| {of} | all right % | against plain | common | rare | attributes | evaluations | diversity | Fréchet |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
 

@@ -18,13 +18,12 @@ from ..statistics import bootstrap, diversity, diversity_change, frechet
 from ..store import Kept, packed, unpacked
 from .arms import Arm, seed_draws
 from .model import LabModel
-from .oracle import Oracle
 from .packaged import packaged
-from .world import Prompt, place, render, test_prompts, to_latent
+from .worlds import World, WorldOracle, WorldPrompt
+from .worlds.shapes import WORLD as SHAPES
 
 PICTURES_PER_PROMPT = 2
 """Two, because diversity is the distance between pictures of one prompt."""
-_CHUNK = 64
 _RENDERINGS_PER_PROMPT = 4
 
 Progress = Callable[[str, int, int], None]
@@ -67,10 +66,10 @@ class Figures:
     """In percent of plain's diversity."""
 
 
-def pairs_of(count: int, seed: int) -> tuple[list[Prompt], list[int], np.ndarray]:
+def pairs_of(count: int, seed: int, world: World = SHAPES) -> tuple[list[WorldPrompt], list[int], np.ndarray]:
     """The prompts, noise seeds and prompt numbers of `count` prompt-seed pairs; they depend on `seed` alone.
 
-    Half of the prompts are common ones, half rare ones.
+    Of the shapes' prompts half are common ones, half rare ones.
 
     Raises:
         ValueError: fewer than 4 pairs.
@@ -78,7 +77,7 @@ def pairs_of(count: int, seed: int) -> tuple[list[Prompt], list[int], np.ndarray
     if count < 2 * PICTURES_PER_PROMPT:
         raise ValueError(f"--pairs = {count} is less than {2 * PICTURES_PER_PROMPT}")
     groups = np.arange(count) // PICTURES_PER_PROMPT
-    prompts = test_prompts(int(groups[-1]) + 1, seed)
+    prompts = world.test_prompts(int(groups[-1]) + 1, seed)
     return [prompts[group] for group in groups], noise_seeds(count, seed), groups
 
 
@@ -96,17 +95,19 @@ def evaluate(
     resume: Path | None = None,
     progress: Progress = lambda *_: None,
     guidance: float | None = None,
+    world: World = SHAPES,
 ) -> dict[str, Figures]:
     """Draw and judge `pairs` pictures per arm.
 
     Args:
-        name: which embedded model; see `lab.model.GUIDANCE`.
+        name: which of the world's models.
         arms: what to compare. `plain` is drawn too, first, since all are held against it.
         pairs: how many prompt-seed pairs.
         seed: decides prompts and noises.
         resume: a file that keeps finished chunks, so that an interrupted or extended run goes on where it was.
         progress: told after every chunk.
         guidance: another guidance scale than the model's best one.
+        world: whose prompts, models and oracle.
 
     Returns:
         Figures by arm name, in the arms' order.
@@ -115,15 +116,15 @@ def evaluate(
         ValueError: too few pairs, or an arm that the model refuses.
         OSError: the resume file cannot be read or written.
     """
-    prompts, seeds, groups = pairs_of(pairs, seed)
-    model, oracle = LabModel(name, "cuda" if torch.cuda.is_available() else "cpu", guidance), Oracle()
+    prompts, seeds, groups = pairs_of(pairs, seed, world)
+    model, oracle = LabModel(name, "cuda" if torch.cuda.is_available() else "cpu", guidance, world), world.oracle()
     kept = Kept(resume, "key")
     arms = [Arm.named("plain"), *(arm for arm in arms if arm.name != "plain")]
     outcomes = {}
     for arm in arms:
         chunks = []
-        for start in range(0, pairs, _CHUNK):
-            part = slice(start, min(start + _CHUNK, pairs))
+        for start in range(0, pairs, world.chunk):
+            part = slice(start, min(start + world.chunk, pairs))
             key = _key(arm, model, prompts[part], seeds[part])
             chunk = _outcome(kept.get(key))
             if chunk is None:
@@ -135,11 +136,11 @@ def evaluate(
             *(np.concatenate([getattr(chunk, field) for chunk in chunks]) for field in ("right", "share", "features")),
             evaluations=sum(chunk.evaluations * len(chunk.right) for chunk in chunks) / pairs,
         )
-    return figures_of(outcomes, prompts, groups, seed, oracle)
+    return figures_of(outcomes, prompts, groups, seed, oracle, world)
 
 
-def judged(oracle: Oracle, latents: Tensor, prompts: list[Prompt], evaluations: float) -> Outcome:
-    """What the oracle reads in pictures [N, 3, 24, 24] (normalised pixels), one prompt each."""
+def judged(oracle: WorldOracle, latents: Tensor, prompts: Sequence[WorldPrompt], evaluations: float) -> Outcome:
+    """What the oracle reads in pictures [N, 3, H, W] (normalised pixels), one prompt each."""
     verdicts = oracle.judge(latents, prompts)
     return Outcome(
         right=np.array([float(verdict.all) for verdict in verdicts]),
@@ -150,26 +151,31 @@ def judged(oracle: Oracle, latents: Tensor, prompts: list[Prompt], evaluations: 
 
 
 def figures_of(
-    outcomes: dict[str, Outcome], prompts: list[Prompt], groups: np.ndarray, seed: int, oracle: Oracle
+    outcomes: dict[str, Outcome],
+    prompts: Sequence[WorldPrompt],
+    groups: np.ndarray,
+    seed: int,
+    oracle: WorldOracle,
+    world: World = SHAPES,
 ) -> dict[str, Figures]:
     """Figures by arm name of outcomes that were drawn from the same pairs; one of them is named "plain"."""
-    reference = _renderings(oracle, prompts[::PICTURES_PER_PROMPT], seed)
+    reference = _renderings(oracle, prompts[::PICTURES_PER_PROMPT], seed, world)
     rare = np.array([prompt.rare for prompt in prompts])
     return {name: _figures(outcome, outcomes["plain"], groups, rare, reference) for name, outcome in outcomes.items()}
 
 
-def _draw(arm: Arm, model: LabModel, oracle: Oracle, prompts: list[Prompt], seeds: list[int]) -> Outcome:
+def _draw(arm: Arm, model: LabModel, oracle: WorldOracle, prompts: Sequence[WorldPrompt], seeds: list[int]) -> Outcome:
     model.evaluations = 0
-    draw = seed_draws(seeds)
+    draw = seed_draws(seeds, model.world.size)
     pictures = arm.sample(model, prompts, lambda k: draw(k).to(model.device)).cpu()
     return judged(oracle, pictures, prompts, float(model.evaluations))
 
 
-def _renderings(oracle: Oracle, prompts: list[Prompt], seed: int) -> np.ndarray:
+def _renderings(oracle: WorldOracle, prompts: Sequence[WorldPrompt], seed: int, world: World) -> np.ndarray:
     """Features of real renderings of the prompts: what the Fréchet distance is measured to."""
     rng = np.random.default_rng(seed)
-    scenes = [render(place(prompt, rng), rng) for prompt in prompts for _ in range(_RENDERINGS_PER_PROMPT)]
-    pictures = to_latent(np.round(np.stack(scenes) * 255).astype(np.uint8))
+    scenes = [world.picture(prompt, rng) for prompt in prompts for _ in range(_RENDERINGS_PER_PROMPT)]
+    pictures = world.to_latent(np.round(np.stack(scenes).clip(0, 1) * 255).astype(np.uint8))
     return np.concatenate([oracle.read(part)[1].numpy() for part in pictures.split(256)])
 
 
@@ -204,15 +210,15 @@ def _figures(outcome: Outcome, plain: Outcome, groups: np.ndarray, rare: np.ndar
 
 
 @cache
-def _weights(name: str) -> str:
-    return hashlib.sha256(packaged(f"{name}.safetensors")).hexdigest()
+def _weights(file: str) -> str:
+    return hashlib.sha256(packaged(file)).hexdigest()
 
 
-def _key(arm: Arm, model: LabModel, prompts: list[Prompt], seeds: list[int]) -> str:
+def _key(arm: Arm, model: LabModel, prompts: Sequence[WorldPrompt], seeds: list[int]) -> str:
     """What a chunk's result depends on; the arm's recipe changes when what the arm does changes."""
-    weights, texts = _weights(model.name), [str(prompt) for prompt in prompts]
+    weights, texts = _weights(model.world.weights[model.name]), [str(prompt) for prompt in prompts]
     said = json.dumps([arm.recipe_for(model), model.name, model.guidance, weights, texts, seeds])
-    return f"{model.name} {arm.name} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
+    return f"{model.world.name} {model.name} {arm.name} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 
 def _line(key: str, chunk: Outcome) -> dict[str, Any]:

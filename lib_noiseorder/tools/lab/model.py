@@ -1,45 +1,54 @@
-"""The lab's trained models and their sampler."""
+"""The worlds' trained models and their sampler."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ...model import NoiseLevel, clean
-from .network import ShapesNet
-from .packaged import packaged_tensors
-from .world import NO_PROMPT, Prompt, to_tokens
+from . import worlds
+from .packaged import packaged_weights
+from .worlds import World, WorldPrompt
+from .worlds.shapes import WORLD as SHAPES
 
-STEPS = 16
-GUIDANCE = {"eps": 3.5, "flow": 3.0, "distilled": 1.0}
-"""The models by name, each with its best classifier-free guidance scale. `distilled` has flow's in its weights."""
+STEPS = SHAPES.steps
+GUIDANCE = SHAPES.guidance
+"""The shapes world's models by name, each with its best classifier-free guidance scale."""
 
 
 class LabModel:
-    """A trained model of the shapes world with its noise schedule.
+    """A trained model of one of the worlds with its noise schedule.
 
     Args:
-        name: one of GUIDANCE.
+        name: one of the world's.
         guidance: another scale than the model's best one.
+        world: the world's name.
 
     Attributes:
         name: as given.
+        world: its world.
+        parameterisation: what the network puts out; see `lib_noiseorder.model`.
         family: "eps" (Stable Diffusion's schedule, non-zero terminal SNR) or "flow" (rectified flow).
         evaluations: network evaluations per picture so far; reset it at will.
         net: the network.
     """
 
-    def __init__(self, name: str, device: str | torch.device = "cpu", guidance: float | None = None):
-        if name not in GUIDANCE:
-            raise ValueError(f"the model must be one of {', '.join(GUIDANCE)}, got {name!r}")
+    def __init__(
+        self, name: str, device: str | torch.device = "cpu", guidance: float | None = None, world: str | World = SHAPES
+    ):
+        self.world = world if isinstance(world, World) else worlds.named(world)
+        if name not in self.world.guidance:
+            raise ValueError(f"the model must be one of {', '.join(self.world.guidance)}, got {name!r}")
         self.name = name
         self.family = "eps" if name == "eps" else "flow"
-        self.guidance = GUIDANCE[name] if guidance is None else guidance
+        self.parameterisation = self.world.parameterisations[name]
+        self.guidance = self.world.guidance[name] if guidance is None else guidance
         self.device = torch.device(device)
         self.evaluations = 0
-        weights = packaged_tensors(f"{name}.safetensors")
-        self.net = ShapesNet()
-        self.net.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+        self.net = self.world.network()
+        self.net.load_state_dict(packaged_weights(self.world.weights[name]))
         self.net.eval().requires_grad_(False).to(self.device)
         self._alpha_bar = alpha_bar()
 
@@ -58,7 +67,7 @@ class LabModel:
 
     @torch.no_grad()
     def predict(self, x: Tensor, timestep: float | Tensor, tokens: Tensor) -> Tensor:
-        """One evaluation: eps or velocity [B, 3, 24, 24] for noisy pixels at a fraction of the schedule, or one each [B]."""
+        """One evaluation: what the network says of noisy pixels [B, 3, H, W] at a fraction of the schedule, or one each [B]."""
         self.evaluations += 1
         time = torch.as_tensor(timestep, dtype=torch.float32, device=x.device).expand(len(x))
         if self.family == "eps":
@@ -68,7 +77,7 @@ class LabModel:
     @torch.no_grad()
     def predict_pair(self, x: Tensor, timestep: float, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Two evaluations, as one batch: with the prompt, and without."""
-        both = torch.cat([tokens, torch.full_like(tokens, NO_PROMPT)])
+        both = torch.cat([tokens, torch.full_like(tokens, self.world.no_prompt)])
         conditional, unconditional = self.predict(torch.cat([x, x]), timestep, both).chunk(2)
         self.evaluations += 1
         return conditional, unconditional
@@ -80,20 +89,25 @@ class LabModel:
         conditional, unconditional = self.predict_pair(x, timestep, tokens)
         return unconditional + self.guidance * (conditional - unconditional)
 
-    def timesteps(self, steps: int = STEPS) -> list[float]:
-        """The sampler's fractions of the schedule, noisiest first ("trailing" spacing)."""
+    def timesteps(self, steps: int | None = None) -> list[float]:
+        """The sampler's fractions of the schedule, noisiest first ("trailing" spacing); without `steps` the world's."""
+        steps = self.world.steps if steps is None else steps
         if self.family == "flow":
             return [1 - step / steps for step in range(steps)]
         return [(round(1000 - step * 1000 / steps) - 1) / 999 for step in range(steps)]
 
-    def sample(self, noise: Tensor, prompts: list[Prompt], steps: int = STEPS) -> Tensor:
-        """Deterministic sampling (DDIM, or Euler for flow) from noise [B, 3, 24, 24] to normalised pixels."""
-        x, tokens = noise, to_tokens(prompts).to(noise.device)
+    def tokens(self, prompts: Sequence[WorldPrompt]) -> Tensor:
+        """What the network is given for the prompts [B, T]."""
+        return torch.tensor([prompt.tokens for prompt in prompts], device=self.device)
+
+    def sample(self, noise: Tensor, prompts: Sequence[WorldPrompt], steps: int | None = None) -> Tensor:
+        """Deterministic sampling (DDIM, or Euler for flow) from noise [B, 3, H, W] to normalised pixels."""
+        x, tokens = noise, self.tokens(prompts)
         schedule = self.timesteps(steps)
         for timestep, following in zip(schedule, [*schedule[1:], None]):
             prediction = self.guided(x, timestep, tokens)
             level = self.level(timestep)
-            x0 = clean(prediction, x, level, self.family)
+            x0 = clean(prediction, x, level, self.parameterisation)
             if following is None:
                 return x0
             target = self.level(following)

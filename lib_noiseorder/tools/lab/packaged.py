@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
+
+SCALE = ".scale"
+_WORTH_IT = 4096
+"""Values from which a matrix is kept in 8 bits."""
 
 
 def packaged(name: str) -> bytes:
@@ -21,6 +27,39 @@ def packaged_tensors(name: str) -> dict[str, Tensor]:
         return load(packaged(name))
     except SafetensorError as error:
         raise OSError(f"the packaged weights {name} are damaged ({error}); install Noise Order again") from None
+
+
+def packaged_weights(name: str) -> dict[str, Tensor]:
+    """A network's weights of the folder `weights` as it takes them, in float32. Raises OSError as `packaged_tensors`."""
+    return unpacked(packaged_tensors(name))
+
+
+def unpacked(kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in float32 of what `in_8_bits` or half precision left; counters stay integers."""
+    return {
+        name: tensor.float() * kept[f"{name}{SCALE}"] if f"{name}{SCALE}" in kept else _in_float32(tensor)
+        for name, tensor in kept.items()
+        if not name.endswith(SCALE)
+    }
+
+
+def in_8_bits(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as small as they can be packaged: matrices [rows, columns] in 8 bits, the rest in fp16.
+
+    Beside every such matrix stands the scale of each of its rows, in a tensor of its name and SCALE.
+    """
+    kept = {}
+    for name, tensor in weights.items():
+        if tensor.ndim == 2 and tensor.numel() >= _WORTH_IT:
+            scale = (tensor.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
+            kept[name], kept[f"{name}{SCALE}"] = (tensor / scale).round().to(torch.int8), scale
+        else:
+            kept[name] = tensor.half() if tensor.is_floating_point() else tensor
+    return kept
+
+
+def _in_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def tensors(path: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...answers import Answers
 from ...model import NoiseLevel, clean
 from .model import LabModel
-from .world import NO_PROMPT, Prompt, to_tokens
+from .worlds import WorldPrompt
 
 
 class PromptedModel:
@@ -22,9 +22,9 @@ class PromptedModel:
     cond_evaluations = 1
     pair_evaluations = 2
 
-    def __init__(self, model: LabModel, prompts: list[Prompt]):
-        self._model, self._tokens = model, to_tokens(prompts).to(model.device)
-        self._without_prompt = torch.full_like(self._tokens, NO_PROMPT)
+    def __init__(self, model: LabModel, prompts: Sequence[WorldPrompt]):
+        self._model, self._tokens = model, model.tokens(prompts)
+        self._without_prompt = torch.full_like(self._tokens, model.world.no_prompt)
         self._timestep_of: dict[NoiseLevel, float] = {}
         self._answers = Answers(rounding=1e-5)
         self.family, self.guidance = model.family, model.guidance
@@ -52,13 +52,13 @@ class PromptedModel:
         self._model.evaluations += len(latents) - 1
         answers = []
         for prediction, x, level in zip(predictions.chunk(len(latents)), latents, levels):
-            answers.append(clean(prediction, x, level, self.family))
+            answers.append(clean(prediction, x, level, self._model.parameterisation))
             self._note("cond", x, level, answers[-1])
         return answers
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         pair = self._model.predict_pair(x, self._timestep_of[level], self._tokens)
-        cond, uncond = (clean(prediction, x, level, self.family) for prediction in pair)
+        cond, uncond = (clean(prediction, x, level, self._model.parameterisation) for prediction in pair)
         self._note("cond", x, level, cond)
         self._note("uncond", x, level, uncond)
         return cond, uncond
@@ -87,5 +87,5 @@ class PromptedModel:
             uncond = self._answers.recall(("uncond", level.sigma), x)
             if uncond is None:
                 prediction = self._model.predict(x, self._timestep_of[level], self._without_prompt)
-                uncond = clean(prediction, x, level, self.family)
+                uncond = clean(prediction, x, level, self._model.parameterisation)
         return uncond + self.guidance * (cond - uncond)

@@ -1,4 +1,4 @@
-"""Training of the lab's networks: the eps model, the flow model, its distilled student and the oracle's detector.
+"""Training of the lab's networks: either world's eps and flow model; of shapes the distilled student and the oracle's detector.
 
 Forty minutes on one CPU core give a model like the embedded ones; a GPU is used when there is one.
 """
@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..store import whole_file
 from .model import LabModel, alpha_bar
-from .network import ShapesNet
 from .optimiser import Log, clock, require_time
 from .oracle import Detector
-from .packaged import tensors
-from .world import COLOURS, NO_PROMPT, SHAPES, SIZE, Thing, dataset, render, to_latent, to_tokens
+from .packaged import in_8_bits, tensors, unpacked
+from .world import COLOURS, NO_PROMPT, SHAPES, SIZE, Thing, render, to_latent
+from .worlds import World
+from .worlds.shapes import WORLD
 
 _PICTURES = 50_000
 _BATCH = 64
@@ -35,35 +36,40 @@ _SAVE_SECONDS = 90
 _MAX_LAYOUT_WEIGHT = 30.0
 
 
-def train(family: str, minutes: float, seed: int, out: Path, start: Path | None, log: Log) -> None:
-    """Train one of the lab's models; the averaged weights are saved every 90 seconds, as fp16.
+def train(family: str, minutes: float, seed: int, out: Path, start: Path | None, log: Log, world: World = WORLD) -> None:
+    """Train one of the lab's models; the averaged weights are saved every 90 seconds, as small as the packaged ones.
 
     Args:
         family: "eps", "flow", or "distilled": the packaged flow model's guided prediction learnt by one network that
             needs no guidance, as in FLUX.1; it starts from the flow model's weights unless `start` says otherwise.
         minutes: wall-clock time.
         start: weights to go on from; an interrupted training goes on from its own `out`.
+        world: whose model.
 
     Raises:
         OSError: a file cannot be read or written.
-        ValueError: minutes not positive, or weights of another network.
+        ValueError: minutes not positive, weights of another network, or a model that the world has not.
     """
     require_time(minutes)
+    if family not in world.guidance:
+        raise ValueError(f"the model must be one of {', '.join(world.guidance)}, got {family!r}")
     torch.manual_seed(seed)
     device = _device()
-    pictures, prompts = dataset(_PICTURES, 7)
-    data, tokens = to_latent(pictures).to(device), to_tokens(prompts).to(device)
-    net, average = ShapesNet().to(device), ShapesNet().to(device).requires_grad_(False)
+    data, tokens = (tensor.to(device) for tensor in _pictures(world))
+    net, average = world.network().to(device), world.network().to(device).requires_grad_(False)
     if start is not None:
         try:
-            net.load_state_dict({name: tensor.float() for name, tensor in tensors(start).items()})
+            net.load_state_dict(unpacked(tensors(start)))
         except RuntimeError:
             raise ValueError(f"{start} does not hold the weights of this network") from None
     elif family == "distilled":
         net.load_state_dict(LabModel("flow").net.state_dict())
     average.load_state_dict(net.state_dict())
     optimizers = _optimizers(net)
-    loss_of = {"eps": _eps_loss, "flow": _flow_loss}.get(family) or _distillation_loss(LabModel("flow", device))
+    if family == "distilled":
+        loss_of = _distillation_loss(LabModel("flow", device))
+    else:
+        loss_of = {"eps": _eps_loss, "v": _v_loss, "flow": _flow_loss}[world.parameterisations[family]]
     schedule = alpha_bar().to(device)
     saved = time.monotonic()
     losses: list[Tensor] = []
@@ -75,7 +81,7 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
             optimizer.zero_grad(set_to_none=True)
         chosen = torch.randint(0, len(data), (_BATCH,), device=device)
         dropped = torch.rand(_BATCH, 1, device=device) < _PROMPT_DROPOUT
-        loss = loss_of(net, data[chosen], tokens[chosen].masked_fill(dropped, NO_PROMPT), schedule)
+        loss = loss_of(net, data[chosen], tokens[chosen].masked_fill(dropped, world.no_prompt), schedule)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         for optimizer in optimizers:
@@ -87,13 +93,21 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
             log(f"{family} step {step + 1}: loss {torch.stack(losses).mean().item():.4f}, {share:.0%} of the time")
             losses.clear()
         if time.monotonic() - saved > _SAVE_SECONDS:
-            _save(average, out)
+            _save(average, out, world)
             saved = time.monotonic()
-    _save(average, out)
+    _save(average, out, world)
     log(f"{family}: {step + 1} steps, written {out}")
 
 
-def _eps_loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
+def _pictures(world: World) -> tuple[Tensor, Tensor]:
+    """Renderings of the training distribution, normalised pixels [N, 3, size, size], and their prompts' tokens [N, T]."""
+    rng = np.random.default_rng(7)
+    prompts = [world.random_prompt(rng) for _ in range(_PICTURES)]
+    pictures = np.stack([np.round(world.picture(prompt, rng) * 255).astype(np.uint8) for prompt in prompts])
+    return world.to_latent(pictures), torch.tensor([prompt.tokens for prompt in prompts])
+
+
+def _eps_loss(net: nn.Module, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
     """Squared error of eps. Weighted 1/ᾱ up to a limit, or a short training would learn texture and no layout."""
     timestep = torch.randint(0, len(schedule), (len(x0),), device=x0.device)
     early = torch.randint(400, len(schedule), (len(x0),), device=x0.device)
@@ -105,7 +119,16 @@ def _eps_loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> T
     return (error * (1 / schedule[timestep]).clamp(max=_MAX_LAYOUT_WEIGHT) / 4).mean()
 
 
-def _flow_loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
+def _v_loss(net: nn.Module, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
+    """Squared error of v = √ᾱ·eps − √(1 − ᾱ)·x0, even over the schedule: that of eps weighted 1/ᾱ."""
+    timestep = torch.randint(0, len(schedule), (len(x0),), device=x0.device)
+    alpha, sigma = (share.sqrt().view(-1, 1, 1, 1) for share in (schedule[timestep], 1 - schedule[timestep]))
+    eps = torch.randn_like(x0)
+    prediction = net(alpha * x0 + sigma * eps, timestep / 999, tokens)
+    return (prediction - (alpha * eps - sigma * x0)).square().mean()
+
+
+def _flow_loss(net: nn.Module, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
     """Squared error of the velocity eps − x0."""
     t = _flow_times(x0)
     eps, share = torch.randn_like(x0), t.view(-1, 1, 1, 1)
@@ -113,10 +136,10 @@ def _flow_loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> 
     return (prediction - (eps - x0)).square().mean()
 
 
-def _distillation_loss(teacher: LabModel) -> Callable[[ShapesNet, Tensor, Tensor, Tensor], Tensor]:
+def _distillation_loss(teacher: LabModel) -> Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]:
     """Squared error against the teacher's velocity under its best guidance."""
 
-    def loss(net: ShapesNet, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
+    def loss(net: nn.Module, x0: Tensor, tokens: Tensor, schedule: Tensor) -> Tensor:
         t = _flow_times(x0)
         share = t.view(-1, 1, 1, 1)
         x = (1 - share) * x0 + share * torch.randn_like(x0)
@@ -135,13 +158,17 @@ def _flow_times(x0: Tensor) -> Tensor:
     return torch.where(torch.rand(len(x0), device=x0.device) < 0.5, uniform, torch.sigmoid(normal + 0.3))
 
 
-def _optimizers(net: ShapesNet) -> list[torch.optim.Optimizer]:
+def _optimizers(net: nn.Module) -> list[torch.optim.Optimizer]:
     """Muon for the blocks' matrices where torch has it, AdamW for the rest."""
     muon = getattr(torch.optim, "Muon", None)
     matrices = [
         parameter
         for name, parameter in net.named_parameters()
-        if muon and parameter.ndim == 2 and name.startswith(("blocks", "attentions")) and "film" not in name
+        if muon
+        and parameter.ndim == 2
+        and name.startswith(("blocks", "attentions"))
+        and "film" not in name
+        and "modulation" not in name
     ]
     taken = {id(parameter) for parameter in matrices}
     rest = [parameter for parameter in net.parameters() if id(parameter) not in taken]
@@ -213,6 +240,8 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _save(net: ShapesNet, out: Path) -> None:
+def _save(net: nn.Module, out: Path, world: World) -> None:
+    weights = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
+    kept = {name: tensor.half() for name, tensor in weights.items()} if world is WORLD else in_8_bits(weights)
     with whole_file(out) as part:
-        save_file({name: tensor.half().cpu().contiguous() for name, tensor in net.state_dict().items()}, part)
+        save_file(kept, part)

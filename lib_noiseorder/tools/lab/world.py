@@ -197,14 +197,6 @@ def _mask(shape: str, radius: float, supersampling: int = 6) -> np.ndarray:
     return inside.reshape(_MASK, supersampling, _MASK, supersampling).mean((1, 3)).astype(np.float32)
 
 
-def dataset(count: int, seed: int, uniform: bool = False) -> tuple[np.ndarray, list[Prompt]]:
-    """Pictures [count, SIZE, SIZE, 3] uint8 and their prompts."""
-    rng = np.random.default_rng(seed)
-    prompts = [random_prompt(rng, uniform) for _ in range(count)]
-    pictures = np.stack([np.round(render(place(prompt, rng), rng) * 255).astype(np.uint8) for prompt in prompts])
-    return pictures, prompts
-
-
 def to_latent(pictures: np.ndarray) -> Tensor:
     """uint8 pictures [B, SIZE, SIZE, 3] → normalised pixels [B, 3, SIZE, SIZE]."""
     return (torch.from_numpy(pictures).float().permute(0, 3, 1, 2) / 255 - MEAN) / STD

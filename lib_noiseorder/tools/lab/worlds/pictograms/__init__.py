@@ -1,0 +1,25 @@
+"""The second world, tinted pictograms: another kind of picture, other relations, another architecture, nothing tuned to it."""
+
+from __future__ import annotations
+
+from .. import World
+from .judge import Oracle
+from .network import PictogramsNet
+from .scenes import NO_PROMPT, SIZE, place, random_prompt, render, test_prompts, to_latent
+
+WORLD = World(
+    name="pictograms",
+    size=SIZE,
+    steps=20,
+    guidance={"eps": 3.0, "flow": 2.5},
+    parameterisations={"eps": "v", "flow": "flow"},
+    weights={"eps": "pictograms-eps.safetensors", "flow": "pictograms-flow.safetensors"},
+    network=PictogramsNet,
+    oracle=Oracle,
+    no_prompt=NO_PROMPT,
+    random_prompt=random_prompt,
+    test_prompts=test_prompts,
+    picture=lambda prompt, rng: render(place(prompt, rng), rng),
+    to_latent=to_latent,
+    chunk=8,
+)

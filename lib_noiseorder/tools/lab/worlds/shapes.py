@@ -1,0 +1,27 @@
+"""The first world, coloured shapes: see `lab.world` for its pictures, `lab.network` and `lab.oracle` for its networks."""
+
+from __future__ import annotations
+
+from ..network import ShapesNet
+from ..oracle import Oracle
+from ..world import NO_PROMPT, SIZE, place, random_prompt, render, test_prompts, to_latent
+from . import World
+
+_MODELS = {"eps": 3.5, "flow": 3.0, "distilled": 1.0}
+
+WORLD = World(
+    name="shapes",
+    size=SIZE,
+    steps=16,
+    guidance=_MODELS,
+    parameterisations={"eps": "eps", "flow": "flow", "distilled": "flow"},
+    weights={name: f"{name}.safetensors" for name in _MODELS},
+    network=ShapesNet,
+    oracle=Oracle,
+    no_prompt=NO_PROMPT,
+    random_prompt=random_prompt,
+    test_prompts=test_prompts,
+    picture=lambda prompt, rng: render(place(prompt, rng), rng),
+    to_latent=to_latent,
+)
+"""`distilled` has flow's guidance in its weights."""
