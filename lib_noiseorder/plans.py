@@ -10,9 +10,12 @@ from dataclasses import dataclass, replace
 
 from .model import Model
 
-QUESTIONS = ("response", "cond_error", "cond_uncond_distance")
-"""What a draw is scored by: how pronounced the picture is that the last first prediction saw; how badly the model restores
-the picture, noised again, with the prompt; or how far its restorations with and without the prompt are apart."""
+OF_THE_PICTURE = ("response", "peakedness")
+"""What the last first prediction alone says: how pronounced the picture is that the model saw, or how far that comes from few
+strong places, whatever its contrast."""
+QUESTIONS = (*OF_THE_PICTURE, "cond_error", "relative_error", "cond_uncond_distance")
+"""What a draw is scored by: one of the above; how badly the model restores the picture, noised again, with the prompt, as it is
+or divided by the picture's response; or how far its restorations with and without the prompt are apart."""
 
 MOST_DRAWS = 16
 EXTRA_COST = 0.4
@@ -87,10 +90,12 @@ class SelectionPlan:
     question: str
     """One of QUESTIONS."""
     judging_share: float | None = None
-    """Noise share under which the picture is judged; None with the response, which judges nothing."""
+    """Noise share under which the picture is judged; None with what judges nothing."""
     finalists: int | None = None
-    """Candidates that are followed further than the first prediction, and judged: those with the strongest response there.
-    The others drop out. None, or as many as there are draws: all."""
+    """Candidates that are followed further than the first prediction, and judged: the strongest there. The others drop out.
+    None, or as many as there are draws: all."""
+    screening: str = "response"
+    """What is strongest in the finalists: one of OF_THE_PICTURE."""
 
     def __post_init__(self) -> None:
         ranges = [("draws", 1, MOST_DRAWS), ("steps", 1, 1000)] + (
@@ -105,9 +110,11 @@ class SelectionPlan:
                 raise ValueError(f"{name} must be between 0 and 1, got {value}")
         if self.question not in QUESTIONS:
             raise ValueError(f"question must be one of {', '.join(QUESTIONS)}, got {self.question!r}")
-        if self.question == "response":
+        if self.screening not in OF_THE_PICTURE:
+            raise ValueError(f"screening must be one of {', '.join(OF_THE_PICTURE)}, got {self.screening!r}")
+        if self.question in OF_THE_PICTURE:
             if self.preview_share is not None:
-                raise ValueError(f"preview_share must be None where the response is scored, got {self.preview_share}")
+                raise ValueError(f"preview_share must be None where the {self.question} is scored, got {self.preview_share}")
         elif self.judging_share is None:
             raise ValueError(f"judging_share is needed for {self.question}")
 
@@ -115,7 +122,7 @@ class SelectionPlan:
     def ends_with_the_prompt_only(self) -> bool:
         """Whether the last step needs no answer without the prompt: its picture is all that is wanted of it."""
         screens_last = self.drops_draws and self.steps == 1
-        return self.preview_share is None and self.question != "response" and not screens_last
+        return self.preview_share is None and self.question not in OF_THE_PICTURE and not screens_last
 
     @property
     def drops_draws(self) -> bool:
@@ -126,9 +133,11 @@ class SelectionPlan:
         """Evaluations per picture, before anything of them is reused."""
         if self.draws == 1:
             return 0
-        judging = {"response": 0, "cond_error": run.cond_evaluations, "cond_uncond_distance": run.pair_evaluations}
+        judging = run.pair_evaluations if self.question == "cond_uncond_distance" else run.cond_evaluations
+        if self.question in OF_THE_PICTURE:
+            judging = 0
         preview = 0 if self.preview_share is None else run.cond_evaluations
-        followed = (self.steps - 1) * run.call_evaluations + self._last(run) + preview + judging[self.question]
+        followed = (self.steps - 1) * run.call_evaluations + self._last(run) + preview + judging
         dropped = self.draws - self.finalists if self.finalists is not None and self.drops_draws else 0
         return (self.draws - dropped) * followed + dropped * run.call_evaluations
 

@@ -4,19 +4,20 @@ Every candidate is an untouched draw of N(0, I), so nothing about the noise's di
 
     first predictions   the sampler's own first model calls, under guidance, with DDIM / Euler steps between them
 
-Where a plan has finalists, the draws whose response is weakest at the very first of these drop out there, and only the
+Where a plan has finalists, the draws whose picture is the weakest at the very first of these drop out, and only the
 finalists go on. A draw is scored by its last prediction alone, or its picture is shown to the model once more:
 
-    response  how pronounced the picture is that the model sees there under guidance; the highest wins
+    response     how pronounced the picture is that the model sees there under guidance; the highest wins
+    peakedness   how far that comes from few strong places, whatever the picture's contrast; likewise
 
-    jump      one deterministic step from there down to `preview_share`
-    preview   one prediction of the clean picture x0, with the prompt; without a jump it is that of the last step
-    judge     that picture, noised again to `judging_share` with one fixed noise, is shown to the model
-    score     how badly the model restores the picture with the prompt, or how far its restorations with and without
-              the prompt are apart; mean squares, the lowest wins
+    jump         one deterministic step from there down to `preview_share`
+    preview      one prediction of the clean picture x0, with the prompt; without a jump it is that of the last step
+    judge        that picture, noised again to `judging_share` with one fixed noise, is shown to the model
+    score        how badly the model restores the picture with the prompt, as a mean square or divided by its response, or how
+                 far its restorations with and without the prompt are apart; the lowest wins
 
 An eps model with a non-zero terminal SNR finds the traces of a picture in the noise at its very first call, and a noise in
-which the prompt finds much to work with comes out right more often. A flow model sees nothing in pure noise. A few steps
+which the prompt finds much to work with comes out right more often; with a flow model the first call says less. A few steps
 later a picture that shows what the prompt says, in a way the model knows, is one that the model restores.
 Noisy latents and noise levels are those of `lib_noiseorder.model`: x = alpha·x0 + sigma·eps.
 """
@@ -31,7 +32,7 @@ import torch
 from torch import Tensor
 
 from .model import Draw, Model, NoiseLevel
-from .plans import SamplerRun, SelectionPlan
+from .plans import OF_THE_PICTURE, SamplerRun, SelectionPlan
 from .questions import SILENT, Observer, Questions
 from .report import OrderedNoise, Report
 from .tensors import require_floating, require_same_shape, to_compute
@@ -159,14 +160,14 @@ _Asking = Callable[[int], Questions]
 def _among_finalists(asking: _Asking, candidates: Sequence[_Candidate], plan: SelectionPlan) -> Tensor:
     """Scores [n, B] as `_followed` gives, of which a picture's finalists alone were judged.
 
-    The others get what ranks them behind: the finalists' worst score and, on top, by how much their response falls short
-    of the weakest finalist's. Infinite where no finalist has a finite score.
+    The others get what ranks them behind: the finalists' worst score and, on top, by how much they fall short in the
+    screening of the weakest finalist's. Infinite where no finalist has a finite score.
     """
     assert plan.finalists is not None
     questions = asking(len(candidates))
     model = questions.model
     _predict(questions, candidates, model.sampler_levels[0], model.guidance == 1)
-    strength = torch.stack([response(candidate.guided(model.guidance)).cpu() for candidate in candidates])  # [n, B]
+    strength = _strength(candidates, plan.screening, model.guidance)
     ranked = strength.masked_fill(~torch.isfinite(strength), -torch.inf).argsort(dim=0, descending=True, stable=True)
     numbers = ranked[: plan.finalists].sort(0).values  # [finalists, B]; a batch of finalists mixes draws
     finalists = [_Candidate.of(candidates, row.tolist()) for row in numbers]
@@ -194,8 +195,8 @@ def _followed(asking: _Asking, candidates: Sequence[_Candidate], plan: Selection
         for candidate in candidates:
             candidate.step(model.guidance, levels[plan.steps - 1], target)
         _predict(questions, candidates, target, True)
-    if plan.question == "response":
-        return torch.stack([-response(candidate.guided(model.guidance)).cpu() for candidate in candidates])
+    if plan.question in OF_THE_PICTURE:
+        return -_strength(candidates, plan.question, model.guidance)
     return _judged(questions, [candidate.cond for candidate in candidates if candidate.cond is not None], plan)
 
 
@@ -210,15 +211,33 @@ def _predict(questions: Questions, candidates: Sequence[_Candidate], level: Nois
             candidate.cond, candidate.uncond = questions.predict_pair(candidate.x, level)
 
 
+def _strength(candidates: Sequence[_Candidate], question: str, guidance: float) -> Tensor:
+    """The response or peakedness of every candidate's last picture under guidance, [n, B] on the CPU."""
+    of = response if question == "response" else peakedness
+    return torch.stack([of(candidate.guided(guidance)).cpu() for candidate in candidates])
+
+
 def response(x0: Tensor) -> Tensor:
     """How pronounced a clean picture [B, C, …] is that the model sees: per picture [B], fp32; higher is stronger.
 
     The fourth root of the mean fourth power, every channel around its own mean: few strong places count for more than a
     faint veil.
     """
+    return _power_mean(x0, 4)
+
+
+def peakedness(x0: Tensor) -> Tensor:
+    """How far the response of a clean picture [B, C, …] comes from few strong places: per picture [B], fp32.
+
+    The response over the root mean square, every channel around its own mean: the contrast falls out.
+    """
+    return _power_mean(x0, 4) / _power_mean(x0, 2)
+
+
+def _power_mean(x0: Tensor, power: int) -> Tensor:
     x0 = to_compute(x0)
     flat = x0.flatten(2) if x0.ndim > 2 else x0.unsqueeze(1)
-    return (flat - flat.mean(2, keepdim=True)).pow(4).mean((1, 2)).pow(0.25).float()
+    return (flat - flat.mean(2, keepdim=True)).pow(power).mean((1, 2)).pow(1 / power).float()
 
 
 def _judged(questions: Questions, pictures: Sequence[Tensor], plan: SelectionPlan) -> Tensor:
@@ -234,7 +253,10 @@ def _judged(questions: Questions, pictures: Sequence[Tensor], plan: SelectionPla
     if plan.question == "cond_uncond_distance":
         return torch.stack([_distance(*questions.predict_pair(x, level)) for x in noisy])
     restored = questions.predict(list(noisy), [level] * len(pictures))
-    return torch.stack([_distance(*both) for both in zip(restored, pictures)])
+    errors = torch.stack([_distance(*both) for both in zip(restored, pictures)])
+    if plan.question == "cond_error":
+        return errors
+    return errors / torch.stack([response(picture).cpu() for picture in pictures])
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -204,6 +204,7 @@ def test_unknown_arms_and_numbers_out_of_range_are_refused(name):
         "random-direction:0.1",
         "oracle:2",
         "select:draws=2;steps=1;preview_share=none;question=cond_uncond_distance;judging_share=0.8",
+        "select:draws=4;finalists=2;steps=3;preview_share=none;question=relative_error;judging_share=0.1;screening=peakedness",
     ],
 )
 def test_every_kind_of_arm_draws_finite_pictures(name):

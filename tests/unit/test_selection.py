@@ -14,19 +14,20 @@ from lib_noiseorder.plans import (
     CHEAPEST,
     EXTRA_COST,
     FIRST_PREDICTION_ONLY,
+    OF_THE_PICTURE,
     SamplerRun,
     SelectionPlan,
     noise_scale_for,
     plan_for,
     smallest_extra_cost,
 )
-from lib_noiseorder.selection import response, select
+from lib_noiseorder.selection import peakedness, response, select
 
 SHAPES = [(4, 8, 8), (4, 3, 8, 8), (16, 8), (8,)]
 
 
-def plan(draws=3, steps=1, preview_share=0.87, question="cond_error", judging_share=0.8, finalists=None):
-    return SelectionPlan(draws, steps, preview_share, question, judging_share, finalists)
+def plan(draws=3, steps=1, preview_share=0.87, question="cond_error", judging_share=0.8, finalists=None, screening="response"):
+    return SelectionPlan(draws, steps, preview_share, question, judging_share, finalists, screening)
 
 
 PLANS = [
@@ -41,6 +42,8 @@ PLANS = [
     plan(draws=5, steps=4, preview_share=None, judging_share=0.1, finalists=2),
     plan(draws=4, steps=2, preview_share=0.5, question="cond_uncond_distance", judging_share=0.3, finalists=3),
     plan(draws=2, steps=3, preview_share=None, judging_share=0.1, finalists=2),
+    plan(draws=4, steps=2, preview_share=None, question="relative_error", judging_share=0.1),
+    plan(draws=5, steps=3, preview_share=None, question="peakedness", judging_share=None),
 ]
 WITH_FINALISTS = [plan for plan in PLANS if plan.drops_draws]
 
@@ -148,7 +151,7 @@ class Watching(Observer):
 def test_an_observer_hears_which_draw_is_asked_about_and_sees_the_picture_of_every_draw(plan):
     watching, host = Watching(), Host(torch.ones(2, 4, 8, 8))
     select(plan, draws_of((4, 8, 8), [1, 2]), host, observer=watching)
-    rounds = plan.steps + (plan.preview_share is not None) + (plan.question != "response")
+    rounds = plan.steps + (plan.preview_share is not None) + (plan.question not in OF_THE_PICTURE)
 
     def in_turn(count):
         return [("selection", number, count) for number in range(1, count + 1)]
@@ -159,7 +162,9 @@ def test_an_observer_hears_which_draw_is_asked_about_and_sees_the_picture_of_eve
     assert [number for number, _ in watching.pictures] == list(range(1, plan.draws + 1))
     if plan.drops_draws:
         return
-    judged_or_last = host.seen[-2 * plan.draws : -plan.draws] if plan.question != "response" else host.seen[-plan.draws :]
+    judged_or_last = (
+        host.seen[-2 * plan.draws : -plan.draws] if plan.question not in OF_THE_PICTURE else host.seen[-plan.draws :]
+    )
     assert all(torch.equal(picture, seen[2]) for (_, picture), seen in zip(watching.pictures, judged_or_last))
 
 
@@ -324,6 +329,7 @@ def test_draws_and_predictions_of_unequal_shapes_are_refused():
         {"question": "why"},
         {"preview_share": 0.5, "question": "response"},
         {"judging_share": None},
+        {"screening": "cond_error"},
         {"finalists": 1},
         {"finalists": 17},
     ],
@@ -383,6 +389,23 @@ def test_a_plan_follows_the_same_share_of_the_steps():
 
 def test_few_steps_compare_as_many_noises_as_the_cost_limit_allows():
     assert [plan_for(SamplerRun("eps", 7.0, steps)).draws for steps in (2, 4, 8, 16, 50)] == [1, 2, 4, 7, 7]
+
+
+def test_peakedness_is_the_response_without_the_contrast():
+    x0 = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(peakedness(0.1 * x0 + 5), peakedness(x0), rtol=1e-3, atol=1e-4)
+    around = x0 - x0.mean((2, 3), keepdim=True)
+    torch.testing.assert_close(peakedness(x0), response(x0) / around.square().mean((1, 2, 3)).sqrt())
+    assert torch.allclose(response(0.1 * x0 + 5), 0.1 * response(x0), rtol=1e-3)
+
+
+def test_the_relative_error_is_the_error_over_the_response_of_the_picture():
+    watching, draw = Watching(), draws_of((4, 8, 8), [1, 2])
+    shown = plan(steps=2, preview_share=None, judging_share=0.1)
+    absolute = select(shown, draw, Host(torch.ones(2, 4, 8, 8)), observer=watching).report.scores
+    relative = select(replace(shown, question="relative_error"), draw, Host(torch.ones(2, 4, 8, 8))).report.scores
+    pictures = torch.stack([response(picture) for _, picture in watching.pictures], 1)
+    torch.testing.assert_close(torch.tensor(relative), torch.tensor(absolute) / pictures)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -128,7 +128,16 @@ def _equal_cost(name: str) -> Arm:
 
 def _custom_selection(name: str, text: str) -> Arm:
     """`select:draws=4;preview_share=0.8;…`: any plan."""
-    known = {"draws": int, "steps": int, "preview_share": float, "question": str, "judging_share": float, "noise_scale": float}
+    known: dict[str, Callable[[str], Any]] = {
+        "draws": int,
+        "steps": int,
+        "preview_share": float,
+        "question": str,
+        "judging_share": float,
+        "finalists": int,
+        "screening": str,
+        "noise_scale": float,
+    }
     optional = ("preview_share", "judging_share")
     values: dict[str, Any] = {}
     for part in text.split(";"):
