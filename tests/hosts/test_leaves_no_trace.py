@@ -6,7 +6,8 @@ import pytest
 from .client import difference, noise_order
 from .sabotaged import PARAMETERS, running, with_faults
 
-MECHANISMS = ["cfg_denoiser", "cfg_denoised", "cfg_after_cfg", "forward", "block", "hook", "pre_hook", "weights"]
+MECHANISMS = ["cfg_denoiser", "cfg_denoised", "cfg_after_cfg", "forward", "block", "hook", "pre_hook", "weights", "apply_model",
+              "pre_cfg", "conditioning", "patch"]  # fmt: skip
 COMPARING = [{"preset": "Automatic"}, {"preset": "Light"}, {"preset": "Automatic", "extra_cost": 1}]
 INJECTING = [{"preset": "Paper"}, {"preset": "Custom", "selection": "automatic"}]
 USUAL = {"steps": 12, "cfg_scale": 4}
