@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -73,11 +73,16 @@ def check_can_be_asked(network: nn.Module, guided_denoiser: Any, around: Any, op
 
 
 def without_extensions(options: Any) -> Any:
-    """A copy of a host's patches, dictionaries and lists all the way down, without the functions of extensions."""
+    """A host's patches, dictionaries and lists all the way down, without the functions of extensions.
+
+    A container that has none is given as it is: of another kind than the sampler's, it would be another question.
+    """
     if isinstance(options, dict):
-        return {key: without_extensions(value) for key, value in options.items() if not _extension_of(value)}
-    if type(options) in (list, tuple):
-        return type(options)(without_extensions(value) for value in options if not _extension_of(value))
+        kept: Any = {key: without_extensions(value) for key, value in options.items() if not _extension_of(value)}
+        return options if _identical(kept.values(), options.values()) else kept
+    if isinstance(options, (list, tuple)):
+        kept = [without_extensions(value) for value in options if not _extension_of(value)]
+        return options if _identical(kept, options) else type(options)(kept)
     return options
 
 
@@ -114,11 +119,15 @@ def _classes(network: nn.Module) -> set[type]:
     return {kind for module in network.modules() for kind in type(module).__mro__}
 
 
+def _identical(some: Collection[Any], others: Collection[Any]) -> bool:
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others))
+
+
 def _is_in_the_way(module: nn.Module, name: str, value: Any) -> bool:
     """Whether a function has been put in the place of a module's method: of `forward` anybody's, of others an extension's."""
     if name == "forward":
         return not any(_KEEPS_NOTHING in file.lower() for file in _files_of(value))
-    return callable(getattr(type(module), name, None)) and _extension_of(value) is not None
+    return callable(value) and callable(getattr(type(module), name, None)) and _extension_of(value) is not None
 
 
 def _extension_of(function: Any) -> str | None:

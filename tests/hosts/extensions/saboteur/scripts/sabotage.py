@@ -146,7 +146,7 @@ def keep_company(how, sd_model):
     def callback(params):
         if how == "weights":
             weight = next(one for one in network.parameters() if one.ndim > 1)
-            undo.append(functools.partial(weight.data.copy_, weight.data.clone()))
+            undo.append(functools.partial(put_back, weight, weight.data.clone()))
             weight.data *= 1 + 0.1 * number()
         elif how == "cfg_denoised":  # A1111 takes no other tensor from it
             params.x.copy_(stronger(params.x))
@@ -184,6 +184,12 @@ def keep_company(how, sd_model):
         register = "on_cfg_after_cfg" if how == "weights" else f"on_{how}"
         getattr(script_callbacks, register)(callback)
         undo.append(lambda: script_callbacks.remove_callbacks_for_function(callback))
+
+
+@torch.inference_mode()
+def put_back(weight, values):
+    """Forge's weights are tensors of inference."""
+    weight.data.copy_(values)
 
 
 def add_patch(how, unet, stronger):
