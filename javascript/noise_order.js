@@ -122,16 +122,23 @@
         input.setAttribute("aria-invalid", "true");
     }
 
+    // What is in force now was never complained about.
+    function withdrawComplaint(tab) {
+        say(part(tab, "complaint"), "");
+        delete complained[tab];
+    }
+
     // Gradio never hears of a value that is out of range: it would send it off, or bend it to the nearest limit unsaid.
     function onTyping(event) {
         const typed = typedIn(event.target);
         if (!typed) return;
         if (usable(event.target.value, typed.range)) {
-            say(part(typed.tab, "complaint"), "");
+            withdrawComplaint(typed.tab);
             event.target.removeAttribute("aria-invalid");
             return;
         }
         event.stopImmediatePropagation();
+        delete complained[typed.tab];
         if (event.target.value !== "") complain(event.target, typed); // empty may be a number half typed
     }
 
@@ -143,11 +150,13 @@
         const slider = typed.holder.querySelector("input[type=range]");
         if (slider) event.target.value = slider.value;
         event.target.removeAttribute("aria-invalid");
+        complained[typed.tab] = settings(typed.tab);
     }
 
     // -- keeping it up to date ---------------------------------------------------------------------------------------
 
     const last = {};
+    const complained = {}; // the settings of each tab's panel when a field was left with a value that cannot be used
 
     function changed(name, value) {
         const before = last[name];
@@ -184,6 +193,7 @@
             if ((open && !last[`${tab} open`]) || made) click(tab, "refresh"); // a closed panel asks the server nothing
             if (open && (!last[`${tab} open`] || made)) last[`${tab} asked`] = undefined;
             last[`${tab} open`] = open;
+            if (complained[tab] !== undefined && (made || complained[tab] !== settings(tab))) withdrawComplaint(tab);
             if (checkpoint) for (const ms of LOADING_MS) setTimeout(() => { last[`${tab} asked`] = undefined; }, ms);
             if (!open) continue;
             const asks = page(tab) + settings(tab);

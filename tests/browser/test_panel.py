@@ -165,6 +165,10 @@ def test_a_wrong_value_is_told_and_changes_nothing(tab):
     tab.set("erasure_samples", 5)
     tab.says("complaint", "")
     assert tab.read("erasure_samples") == 5
+    tab.set("erasure_samples", 99)
+    tab.says("complaint", re.compile(r"^Erasure draws: 99 is not"))
+    tab.set("compare_with_off", True)
+    tab.says("complaint", "")
 
 
 def test_every_control_arrives_and_comes_back_from_the_infotext(tab, open_page):

@@ -16,7 +16,7 @@ from .client import Refused, Result
 from .double.host import REPOSITORY, DoubleHost, _load
 from .real import HOSTS, RealHost, Server, checkpoints
 
-SABOTEUR = Path(__file__).parent / "saboteur"
+SABOTEUR = Path(__file__).parent / "extensions/saboteur"
 PARAMETERS = [
     "double-eps",
     "double-flow",

@@ -30,7 +30,8 @@ COMBINATIONS = [
     *(one(settings, cfg_scale=1) for settings in (PAPER, BOTH)),
     *(one(settings, sampler_name="Euler a", cfg_scale=scale) for settings in (AUTOMATIC, LIGHT) for scale in (1, 7)),
     *(one(AUTOMATIC, REAL, sampler_name=name, steps=steps) for name in IN_A1111 for steps in (7, 20)),
-    *(one(AUTOMATIC, REAL, sampler_name=name, cfg_scale=1) for name in ("DDIM", "UniPC", "LCM", "Heun")),
+    *(one(AUTOMATIC, REAL, sampler_name=name, cfg_scale=1) for name in ("DDIM", "UniPC", "LCM")),
+    *(one(settings, sampler_name="Heun", cfg_scale=scale) for settings in (AUTOMATIC, PAPER) for scale in (1, 7)),
     *(one(LIGHT, REAL, sampler_name=name, steps=4) for name in ("DDIM", "LCM", "Heun", "Restart")),
     *(one(AUTOMATIC, tab="img2img", denoising_strength=strength, steps=20) for strength in (0.2, 0.5, 0.9)),
     *(one(AUTOMATIC, REAL, tab="img2img", denoising_strength=0.5, steps=steps, sampler_name="DDIM") for steps in (7, 20)),
@@ -55,7 +56,7 @@ COMBINATIONS = [
 ]  # fmt: skip
 
 
-QUICK = 5
+QUICK = 7
 """Every so many of them are tried in the short run of the tests; --long tries all."""
 
 

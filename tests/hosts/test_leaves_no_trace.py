@@ -6,14 +6,20 @@ import pytest
 from .client import difference, noise_order
 from .sabotaged import PARAMETERS, running, with_faults
 
-MECHANISMS = ["cfg_denoiser", "cfg_denoised", "cfg_after_cfg", "forward", "block", "hook", "pre_hook", "weights"]
+EVERYWHERE = ["cfg_denoiser", "cfg_denoised", "cfg_after_cfg", "forward", "block", "hook", "pre_hook", "weights"]
+MECHANISMS = [*EVERYWHERE, "apply_model", "pre_cfg", "conditioning", "patch"]
+SHORT = {
+    "double-eps": ("cfg_after_cfg", "forward", "weights"),
+    "double-flow": ("cfg_denoiser", "block", "hook", "apply_model", "pre_cfg", "patch"),
+}
+"""What is tried on the double in the short run of the tests; --long tries all."""
 COMPARING = [{"preset": "Automatic"}, {"preset": "Light"}, {"preset": "Automatic", "extra_cost": 1}]
 INJECTING = [{"preset": "Paper"}, {"preset": "Custom", "selection": "automatic"}]
 USUAL = {"steps": 12, "cfg_scale": 4}
 NO_MEMORY = "lib_noiseorder.answers:Answers._recalled"
 
 
-@pytest.fixture(scope="module", params=PARAMETERS)
+@pytest.fixture(scope="module")
 def host(request, tmp_path_factory):
     with running(request.param, tmp_path_factory.mktemp("trace")) as one:
         yield one
@@ -48,13 +54,21 @@ def repeated(settings, chosen):
     return {**settings, "chosen": str(chosen)}
 
 
+def with_mechanisms(short):
+    """The hosts with each mechanism; `short` names those of the short run on each double."""
+    pairs = [(host, how) for host in PARAMETERS for how in MECHANISMS]
+    marks = [[pytest.mark.long] * (how not in short.get(host, MECHANISMS)) for host, how in pairs]
+    pairs = [pytest.param(*pair, id="-".join(pair), marks=mark) for pair, mark in zip(pairs, marks)]
+    return pytest.mark.parametrize("host, how", pairs, indirect=["host"])
+
+
 def longer(settings):
     """The first of them in the short run of the tests; --long tries all."""
     return [pytest.param(one, id=str(one), marks=[pytest.mark.long] * (number > 0)) for number, one in enumerate(settings)]
 
 
 @pytest.mark.parametrize("settings", longer(COMPARING))
-@pytest.mark.parametrize("how", MECHANISMS)
+@with_mechanisms(SHORT)
 def test_a_comparison_leaves_no_trace(host, plain, how, settings):
     own, own_calls = plain(how)
     compared, calls = made(host, how, settings)
@@ -73,9 +87,7 @@ def test_a_comparison_leaves_no_trace(host, plain, how, settings):
 
 
 @pytest.mark.parametrize("settings", longer(INJECTING))
-@pytest.mark.parametrize(
-    "how", [pytest.param(how, marks=[pytest.mark.long] * (how not in ("cfg_denoiser", "hook"))) for how in MECHANISMS]
-)
+@with_mechanisms({"double-eps": ("cfg_denoiser",), "double-flow": ("hook",)})
 def test_the_formulas_leave_no_trace(host, plain, how, settings):
     own, own_calls = plain(how)
     ordered, calls = made(host, how, settings)
@@ -86,6 +98,7 @@ def test_the_formulas_leave_no_trace(host, plain, how, settings):
 
 
 @pytest.mark.parametrize("settings", longer([*COMPARING[:2], *INJECTING]))
+@pytest.mark.parametrize("host", PARAMETERS, indirect=True)
 def test_what_cannot_be_taken_off_is_not_asked_and_named(host, plain, settings):
     own, own_calls = plain("class")
     compared, calls = made(host, "class", settings)

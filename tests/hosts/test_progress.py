@@ -49,6 +49,18 @@ def test_progress_says_which_question_of_how_many(host):
     assert set(seen[3:]) == {None}
 
 
+def test_a_preview_shows_no_question(host):
+    shown = []
+
+    def look(answer):
+        shown.append(host.shared.state.current_latent)
+        return answer
+
+    with host.spoiled(look):
+        host.txt2img(steps=20, **noise_order(preset="Automatic"))
+    assert sum(one is not None for one in shown) <= 19, "a question is shown"
+
+
 def test_progress_says_which_noise_of_how_many_is_looked_at(host):
     seen = []
 

@@ -18,14 +18,13 @@ ONE_BY_ONE = {"cfg_scale": 1, "steps": 4}
 def calls(monkeypatch):
     """A flow host, and what its network was told in every call: the noise level, the schedule and the step."""
     host, told = DoubleHost("flow"), []
-    model, state = host.checkpoint.forge_objects.unet.model, host.shared.state
-    asked = model.apply_model
+    state, asked = host.shared.state, host.checkpoint.denoised
 
     def telling(x, sigma, c_crossattn, transformer_options):
         told.append((sigma, transformer_options["sampling_sigmas"], state.sampling_step))
         return asked(x, sigma, c_crossattn, transformer_options)
 
-    monkeypatch.setattr(model, "apply_model", telling)
+    monkeypatch.setattr(host.checkpoint, "denoised", telling)
     return host, told
 
 

@@ -34,6 +34,11 @@ class A1111:
         return self._sd_model.model
 
     @property
+    def around(self) -> Any:
+        """The object whose `apply_model` calls the network."""
+        return self._sd_model
+
+    @property
     def options(self) -> dict[str, Any]:
         """Patches that take part in the model's answers, by name; none here."""
         return {}

@@ -11,6 +11,7 @@ from modules.shared import opts
 
 from .calls import Calls
 from .checkpoint import UnknownModel, asks_the_same, checkpoint_of, family_of, follows_freely
+from .forge import Forge
 from .sampler_sigmas import knows_the_family, sampler_sigmas, takes_euler_steps
 
 FAMILIES = ("eps", "flow")
@@ -72,8 +73,15 @@ class Loaded:
         job = SimpleNamespace(sampler_name=run.sampler)
         return Calls(
             self.family, [float("inf")] * run.taken, _guidance(run), run.prompts,
-            euler=takes_euler_steps(job), asks_the_same=not run.masked,
+            asks_without_the_prompt_at_1=self._asks_without_the_prompt_at_1, euler=takes_euler_steps(job),
+            asks_the_same=not run.masked,
         )  # fmt: skip
+
+    @property
+    def _asks_without_the_prompt_at_1(self) -> bool:
+        if self.sd_model is None:
+            return not Forge.running()
+        return checkpoint_of(self.sd_model).asks_both_halves_at_guidance_1
 
     def _as_the_sampler_says(self, run: Run) -> Calls:
         config = sd_samplers.find_sampler_config(run.sampler)
@@ -93,7 +101,7 @@ class Loaded:
             sampler_sigmas(job, latent, known, flow, steps)[0],
             _guidance(run),
             run.prompts,
-            asks_without_the_prompt_at_1=checkpoint.asks_both_halves_at_guidance_1,
+            asks_without_the_prompt_at_1=self._asks_without_the_prompt_at_1,
             both_halves=checkpoint.conditioned_on_a_picture,
             least_sigma=getattr(opts, "s_min_uncond", 0.0),
             euler=fits and takes_euler_steps(job) and follows_freely(),

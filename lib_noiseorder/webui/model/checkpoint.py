@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...answers import foreign_say, hooked, is_plain, is_replaced
 from .a1111 import A1111, RecordPair
-from .company import AFTER_THE_CALL, BEFORE_THE_CALL, is_the_hosts, listening
+from .company import AFTER_THE_CALL, BEFORE_THE_CALL, calls_otherwise, is_the_hosts, listening
 from .forge import Forge
 
 _KINDS = {
@@ -26,6 +26,8 @@ class Checkpoint(Protocol):
     def prediction(self) -> str: ...
     @property
     def network(self) -> Any: ...
+    @property
+    def around(self) -> Any: ...
     @property
     def options(self) -> dict[str, Any]: ...
     @property
@@ -75,6 +77,7 @@ def foreign_say_in(checkpoint: Checkpoint, guided_denoiser: Any) -> str | None:
         or checkpoint.foreign_part
         or next((f"the patch {name}" for name, value in checkpoint.options.items() if not is_plain(value)), None)
         or ("a replaced forward of the denoiser" if is_replaced(guided_denoiser.inner_model, "forward") else None)
+        or ("a replaced apply_model" if calls_otherwise(checkpoint.around) else None)
     )
 
 

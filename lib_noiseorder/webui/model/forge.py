@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...answers import value_replaced
 from .a1111 import RecordPair
+from .company import without_extensions
 
 _AFTER_THE_ANSWER = ("sampler_post_cfg_function", "sampler_cfg_function")
 """Patches that act on guidance, after the model's answer; questions leave them out."""
@@ -31,6 +32,11 @@ class Forge:
         """Whether a checkpoint is one of these hosts'."""
         return getattr(sd_model, "forge_objects", None) is not None
 
+    @staticmethod
+    def running() -> bool:
+        """Whether this is one of these hosts, whatever is loaded."""
+        return "modules_forge" in sys.modules
+
     def __init__(self, sd_model: Any):
         self._unet = sd_model.forge_objects.unet
 
@@ -43,6 +49,11 @@ class Forge:
     @property
     def network(self) -> Any:
         """The host's object around the diffusion network, which is its `diffusion_model`."""
+        return self._unet.model
+
+    @property
+    def around(self) -> Any:
+        """The object whose `apply_model` calls the network."""
         return self._unet.model
 
     @property
@@ -92,7 +103,7 @@ class Forge:
 
     @contextmanager
     def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float) -> Iterator[None]:
-        """Have both predictions recorded before guidance; other extensions' guidance is left out meanwhile.
+        """Have both predictions recorded before guidance; other extensions' guidance and patches are left out meanwhile.
 
         Where the sampler's schedule is shown to the network, its nearest noise level is `sigma`: what looks its step up
         there finds one. Nothing that is written into the options meanwhile stays.
@@ -102,9 +113,9 @@ class Forge:
             record(args["cond_denoised"], args["uncond_denoised"])
             return args["denoised"]
 
-        options = {**self._unet.model_options, "sampler_post_cfg_function": [in_place_of_guidance]}
+        options = {**without_extensions(self._unet.model_options), "sampler_post_cfg_function": [in_place_of_guidance]}
         if "transformer_options" in options:
-            written = options["transformer_options"] = dict(self.written_by_samplers)
+            written = options["transformer_options"] = dict(options["transformer_options"])
             written.update({name: _with_level(written[name], sigma) for name in _SCHEDULES if name in written})
         options.pop("sampler_cfg_function", None)
         if not options.get("sampler_pre_cfg_function"):  # nobody is left who needs the unconditional half at guidance 1

@@ -122,12 +122,12 @@ class HostModel:
         return self._level(self._sigmas[(self._sigmas - sigma).abs().argmin()].item())
 
     def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> Sequence[Tensor]:
-        # guidance scale 1 and an unlimited "negative guidance minimum sigma" at an odd step are the hosts' own ways
+        # guidance scale 1 and an unlimited "negative guidance minimum sigma" at an odd call are the hosts' own ways
         # of leaving the unconditional half of an evaluation out
         least_sigma = 0.0 if self._needs_both_halves else float("inf")
-        step = self._step(levels[0]) // 2 * 2 + 1
+        call = self._call(levels[0]) // 2 * 2 + 1
         try:
-            cond, _ = self._ask(latents, levels, step, cond_scale=1.0, s_min_uncond=least_sigma)
+            cond, _ = self._ask(latents, levels, call, cond_scale=1.0, s_min_uncond=least_sigma)
         except Exception:  # out of memory, or a network that takes no more rows than a picture has
             if len(latents) == 1:
                 raise
@@ -137,7 +137,7 @@ class HostModel:
 
     def predict_pair(self, x: Tensor, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         with _negative_prompt_from_the_first_step():
-            return self._ask([x], [level], self._step(level), cond_scale=self.guidance, s_min_uncond=0.0)
+            return self._ask([x], [level], self._call(level), cond_scale=self.guidance, s_min_uncond=0.0)
 
     # -- for the sampler's pass ------------------------------------------------------------------------------------
 
@@ -206,17 +206,24 @@ class HostModel:
         """The sampler's step that prompt schedules would have reached at this noise level."""
         return sum(sigma > level.sigma for sigma in self._sampler[0])
 
-    def _ask(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel], step: int, **how: float) -> tuple[Tensor, Tensor]:
+    def _call(self, level: NoiseLevel) -> int:
+        """The number that the sampler's call at that step has to the hosts, who call it a step."""
+        per_step = calls_per_step(self._p)
+        return min(self._step(level) * per_step, len(self._sampler[0]) * per_step - 1)  # beyond the last, hosts take the first
+
+    def _ask(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel], call: int, **how: float) -> tuple[Tensor, Tensor]:
         """x0 with the prompt and without [n·B, …], as the host's denoiser predicts them before guidance."""
         if not self._may_be_asked:
-            check_can_be_asked(self._network, self._denoiser, self._checkpoint.options)
+            check_can_be_asked(self._network, self._denoiser, self._checkpoint.around, self._checkpoint.options)
             self._may_be_asked = True
         x = torch.cat(list(latents)) if len(latents) > 1 else latents[0]
         sigma = x.new_tensor([level.sigma for level in levels]).repeat_interleave(len(x) // len(levels))
-        self._denoiser.step, self._pair = step * calls_per_step(self._p), None
+        self._denoiser.step, self._pair = call, None
         with (
             value_replaced(state, "sampling_step", max(self._step(levels[0]) - 1, 0)),  # the hosts count a step when it is done
-            left_out(self._network),
+            value_replaced(state, "current_latent", getattr(state, "current_latent", None)),  # no previews of questions
+            value_replaced(opts, "live_previews_enable", False),
+            left_out(self._network, self._checkpoint.around),
             _hires_guidance(self._p, how["cond_scale"]),
             self._checkpoint.before_guidance(self._denoiser, self._record, levels[0].sigma),
             self.answers.recording(*self._checkpoint.model_function(self._denoiser)),

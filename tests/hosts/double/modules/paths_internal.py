@@ -1,3 +1,3 @@
 from pathlib import Path
 
-extensions_dir = str(Path(__file__).resolve().parents[2])
+extensions_dir = str(Path(__file__).resolve().parents[2] / "extensions")

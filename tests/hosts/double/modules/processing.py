@@ -137,7 +137,8 @@ def process_images_inner(p):
         batch = {"batch_number": iteration, "prompts": p.prompts, "seeds": p.seeds, "subseeds": p.subseeds}
         p.scripts.before_process_batch(p, **batch)
         p.scripts.process_batch(p, **batch)
-        last_step = max(p.steps, getattr(p, "hr_second_pass_steps", 0))
+        per_step = 2 if p.sampler_name == "Heun" else 1
+        last_step = per_step * max(p.steps, getattr(p, "hr_second_pass_steps", 0))
         cond = prompt_parser.multicond(p.sd_model.condition(p.prompts), last_step)
         forge_without_guidance = hasattr(p.sd_model, "forge_objects") and p.cfg_scale == 1
         negative = p.sd_model.condition(p.negative_prompts)

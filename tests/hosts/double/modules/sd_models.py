@@ -58,17 +58,29 @@ class FlowCheckpoint(Checkpoint):
         super().__init__("flow")
         self.sigmas = torch.linspace(0.0001, 1.0, 10000)
         self.resident = False
-        predictor = SimpleNamespace(prediction_type="const")
-        model = SimpleNamespace(predictor=predictor, apply_model=self.denoised, **vars(self.model))
-        self.forge_objects = SimpleNamespace(unet=SimpleNamespace(model=model, model_options={}))
+        self.forge_objects = SimpleNamespace(unet=SimpleNamespace(model=KModel(self), model_options={}))
 
     def start(self, sigma, noise, latent):
         return latent * (1 - sigma) + noise * sigma
 
     def denoised(self, x, sigma, c_crossattn, transformer_options):
         transformer_options["block"] = "written by the model, as in Forge"
+        for patch in transformer_options.get("patches", {}).get("input_block_patch", []):
+            x = patch(x, transformer_options)
         assert self.resident, "the model was asked outside sampling_prepare"
         return x - sigma.view(-1, 1, 1, 1) * self.answer(x, sigma, c_crossattn)
+
+
+class KModel(torch.nn.Module):
+    """Forge's module around the network."""
+
+    def __init__(self, checkpoint):
+        super().__init__()
+        self.diffusion_model, self.predictor = checkpoint.lab.net, SimpleNamespace(prediction_type="const")
+        self._denoised = lambda *asked, **how: checkpoint.denoised(*asked, **how)
+
+    def apply_model(self, x, sigma, c_crossattn, transformer_options):
+        return self._denoised(x, sigma, c_crossattn, transformer_options)
 
 
 class ModelData:

@@ -41,7 +41,7 @@ class CFGDenoiser:
         if self.mask is not None:
             denoised = denoised * self.nmask + self.init_latent * self.mask
         denoised = script_callbacks.called("cfg_after_cfg", denoised)
-        self.sampler.last_latent = denoised
+        self.sampler.last_latent = shared.state.current_latent = denoised
         self.step += 1
         return denoised
 
@@ -55,14 +55,20 @@ class CFGDenoiser:
     def _forge(self, x, sigma, uncond, cond, cond_scale, skip_uncond):
         unet = self.sd_model.forge_objects.unet
         guides = uncond is not None and not skip_uncond and cond_scale != 1
+        model, options = unet.model, unet.model_options
+        for modifier in options.get("conditioning_modifiers", []):
+            model, x, sigma, uncond, cond, cond_scale, options, _ = modifier(
+                model, x, sigma, uncond, cond, cond_scale, options, self.p.seeds[0]
+            )
+        for function in options.get("sampler_pre_cfg_function", []):
+            model, cond, uncond, x, sigma, options = function(model, cond, uncond, x, sigma, options)
         parts, tokens = (2, torch.cat([cond, uncond])) if guides else (1, cond)
-        written = unet.model_options.get("transformer_options", {})
-        options = {**written, "cond_or_uncond": list(range(parts)), "sigmas": sigma}
+        told = {**options.get("transformer_options", {}), "cond_or_uncond": list(range(parts)), "sigmas": sigma}
         x, sigma = x.repeat(parts, 1, 1, 1), sigma.repeat(parts)
-        out = unet.model.apply_model(x, sigma, c_crossattn=tokens, transformer_options=options).chunk(parts)
+        out = model.apply_model(x, sigma, c_crossattn=tokens, transformer_options=told).chunk(parts)
         with_prompt, without = out[0], out[-1]
         denoised = without + (with_prompt - without) * cond_scale
-        for function in unet.model_options.get("sampler_post_cfg_function", []):
+        for function in options.get("sampler_post_cfg_function", []):
             denoised = function({"denoised": denoised, "cond_denoised": with_prompt, "uncond_denoised": without})
         return denoised
 
@@ -103,7 +109,9 @@ class Sampler:
         wrap.steps = wrap.total_steps = len(sigmas) - 1
         forge = getattr(self.model_wrap, "forge_objects", None)
         if forge:  # the network is told the schedule, as by Forge Neo's samplers
-            forge.unet.model_options["transformer_options"] = {"sampling_sigmas": sigmas}
+            options = forge.unet.model_options
+            as_it_was = options.get("transformer_options")
+            options["transformer_options"] = {**(as_it_was or {}), "sampling_sigmas": sigmas}
         self.model_wrap.resident = True
         try:
             return self.func(wrap, x, extra_args=arguments, disable=False, callback=self._count, **schedule)
@@ -111,8 +119,10 @@ class Sampler:
             return self.last_latent
         finally:
             self.model_wrap.resident = False
-            if forge:
-                del forge.unet.model_options["transformer_options"]
+            if forge and as_it_was is None:
+                del options["transformer_options"]
+            elif forge:
+                options["transformer_options"] = as_it_was
 
     def _count(self, step):
         shared.state.sampling_step = step
@@ -133,11 +143,23 @@ def euler_ancestral(model, x, sigmas=None, extra_args=None, disable=None, callba
     return euler(model, x, sigmas, extra_args, disable, callback, ancestral=0.3)
 
 
-_FUNCTIONS = {"Euler": euler, "Euler a": euler_ancestral}
+def heun(model, x, sigmas=None, extra_args=None, disable=None, callback=None):
+    for step, (sigma, following) in enumerate(pairwise(sigmas)):
+        slope = (x - model(x, sigma.expand(len(x)), **extra_args)) / sigma
+        callback(step)
+        there = x + slope * (following - sigma)
+        if following > 0:
+            slope = (slope + (there - model(there, following.expand(len(x)), **extra_args)) / following) / 2
+        x = x + slope * (following - sigma)
+    return x
+
+
+_FUNCTIONS = {"Euler": euler, "Euler a": euler_ancestral, "Heun": heun}
 
 
 def find_sampler_config(name):
-    return SimpleNamespace(name=name, options={}, constructor=lambda sd_model: Sampler(_FUNCTIONS[name], sd_model))
+    options = {"second_order": True} if name == "Heun" else {}
+    return SimpleNamespace(name=name, options=options, constructor=lambda sd_model: Sampler(_FUNCTIONS[name], sd_model))
 
 
 def create_sampler(name, sd_model):

@@ -4,7 +4,9 @@ device = "cpu"
 
 
 def fresh_state():
-    return SimpleNamespace(interrupted=False, skipped=False, sampling_step=0, sampling_steps=0, textinfo=None, job_count=0)
+    return SimpleNamespace(
+        interrupted=False, skipped=False, sampling_step=0, sampling_steps=0, textinfo=None, job_count=0, current_latent=None
+    )
 
 
 state = fresh_state()

@@ -114,13 +114,15 @@ def watch_answers(network, plan):
     undo.append(lambda: setattr(type(network), "answered", None))
 
 
-def keep_company(how, network):
+def keep_company(how, sd_model):
     """Take part in the model's calls as extensions do: see every one, count it, and act by its number.
 
     "cfg_denoiser", "cfg_denoised", "cfg_after_cfg": a callback of the host's. "forward", "block": a replaced function that
     gives every other time what it gave before, as step caches do. "hook", "pre_hook" on a block; "class": a class's own
-    function. "weights": a callback after every call changes the weights.
+    function. "weights": a callback after every call changes the weights. "apply_model": the function around the network,
+    replaced on its object. "pre_cfg", "conditioning", "patch": functions among Forge's patches.
     """
+    network = network_of(sd_model)
     block = next(one for one in network.modules() if type(one).__name__ in ("ResidualBlock", "ResBlock", "ResnetBlock"))
     kept = {}
 
@@ -144,7 +146,7 @@ def keep_company(how, network):
     def callback(params):
         if how == "weights":
             weight = next(one for one in network.parameters() if one.ndim > 1)
-            undo.append(functools.partial(weight.data.copy_, weight.data.clone()))
+            undo.append(functools.partial(put_back, weight, weight.data.clone()))
             weight.data *= 1 + 0.1 * number()
         elif how == "cfg_denoised":  # A1111 takes no other tensor from it
             params.x.copy_(stronger(params.x))
@@ -161,6 +163,16 @@ def keep_company(how, network):
         owner = network if how == "forward" else block
         owner.forward = cached(owner.forward)
         undo.append(lambda: vars(owner).pop("forward"))
+    elif how == "apply_model":
+        objects = getattr(sd_model, "forge_objects", None)
+        owner = objects.unet.model if objects else sd_model
+        if hasattr(owner, "apply_model"):
+            apply_model = owner.apply_model
+            owner.apply_model = lambda *args, **kwargs: stronger(apply_model(*args, **kwargs))
+            undo.append(lambda: vars(owner).pop("apply_model"))
+    elif how in ("pre_cfg", "conditioning", "patch"):
+        if hasattr(sd_model, "forge_objects"):
+            add_patch(how, sd_model.forge_objects.unet, stronger)
     elif how == "class":
         forward = type(block).forward
 
@@ -172,6 +184,33 @@ def keep_company(how, network):
         register = "on_cfg_after_cfg" if how == "weights" else f"on_{how}"
         getattr(script_callbacks, register)(callback)
         undo.append(lambda: script_callbacks.remove_callbacks_for_function(callback))
+
+
+@torch.inference_mode()
+def put_back(weight, values):
+    """Forge's weights are tensors of inference."""
+    weight.data.copy_(values)
+
+
+def add_patch(how, unet, stronger):
+    """As Forge's own methods for it do, on a copy of the patches."""
+    before = unet.model_options
+    options = unet.model_options = {**before}
+    undo.append(lambda: setattr(unet, "model_options", before))
+    if how == "pre_cfg":
+        options["sampler_pre_cfg_function"] = [
+            *before.get("sampler_pre_cfg_function", []),
+            lambda model, cond, uncond, x, sigma, options: (model, cond, uncond, stronger(x), sigma, options),
+        ]
+    elif how == "conditioning":
+        options["conditioning_modifiers"] = [
+            *before.get("conditioning_modifiers", []),
+            lambda model, x, *others: (model, stronger(x), *others),
+        ]
+    else:
+        told = before.get("transformer_options", {})
+        patches = {**told.get("patches", {}), "input_block_patch": [lambda h, options: stronger(h)]}
+        options["transformer_options"] = {**told, "patches": patches}
 
 
 def left_on(p):
@@ -238,8 +277,6 @@ class Sabotage(scripts.Script):
         plan = plan if isinstance(plan, dict) else {}
         if {"answers", "state", "reload"} & set(plan):
             watch_answers(network_of(p.sd_model), plan)
-        if "company" in plan:
-            keep_company(plan["company"], network_of(p.sd_model))
         if "swap" in plan:
             from modules import sd_models
 
@@ -248,6 +285,8 @@ class Sabotage(scripts.Script):
         self.fail_if(plan, "process_batch")
 
     def process_before_every_sampling(self, p, plan, *args, **kwargs):
+        if isinstance(plan, dict) and "company" in plan:
+            keep_company(plan["company"], p.sd_model)
         self.fail_if(plan, "process_before_every_sampling")
 
     def postprocess_batch(self, p, plan, *args, **kwargs):
