@@ -48,10 +48,12 @@ class Loaded:
     """"eps" or "flow"."""
     sd_model: Any = None
     """The host's object; None where only the family is known."""
+    unreadable: str = ""
+    """Why nothing can be asked of it, in a sentence; empty where it can be read."""
 
     @classmethod
     def now(cls) -> Loaded | None:
-        """None while it is not loaded, or cannot be read. Looks without touching: asking the hosts would load it."""
+        """None while it is not loaded. Looks without touching: asking the hosts would load it."""
         data = getattr(sd_models, "model_data", None)
         model = getattr(data, "sd_model", None)
         pending = str(getattr(data, "forge_loading_parameters", "")) != getattr(data, "forge_hash", "")
@@ -59,8 +61,8 @@ class Loaded:
             return None
         try:
             return cls(family_of(checkpoint_of(model)), model)
-        except UnknownModel:
-            return None
+        except UnknownModel as reason:
+            return cls(FAMILIES[0], unreadable=str(reason))
 
     def calls(self, run: Run) -> Calls:
         """Those of a run; where the sampler cannot be asked beforehand, as many as steps."""

@@ -25,6 +25,9 @@ import gradio
 import torch
 from modules import script_callbacks, scripts, shared
 
+BLOCKS = ("ResidualBlock", "ResBlock", "ResnetBlock", "FeedForward", "SiLUActivation", "SingleStreamBlock")
+"""Classes of the hosts' networks that make one tensor of one."""
+
 counted = set()
 undo = []
 last = {"left": [], "comments": [], "seen": 0}
@@ -121,7 +124,7 @@ def keep_company(how, network):
     gives every other time what it gave before, as step caches do. "hook", "pre_hook" on a block; "class": a class's own
     function. "weights": a callback after every call changes the weights.
     """
-    block = next(one for one in network.modules() if type(one).__name__ in ("ResidualBlock", "ResBlock", "ResnetBlock"))
+    block = next(one for one in network.modules() if type(one).__name__ in BLOCKS)
     kept = {}
 
     def number():
