@@ -43,6 +43,7 @@ def replace(owner, name, value):
     undo.append(lambda: setattr(owner, name, original))
 
 
+@torch.inference_mode()  # some hosts' weights are made in it and can be written only there
 def clean_up():
     while undo:
         undo.pop()()
