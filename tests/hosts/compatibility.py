@@ -61,8 +61,9 @@ MODELS = """
 `works`: one draw with strength 0 is the plain picture to the bit; Paper and Automatic cost what they say, by a counter on the
 network; and in runs since 2026-11-29, Automatic costs at most 40 % more, gives the same twice, and its picture is the one that
 the host makes by itself from the noise that was chosen. What else was tried with a kind of model is named behind it.
-ComfyUI was tried with small networks of its own classes; of diffusers the column says what [diffusers.md](diffusers.md) says
-of the pipeline that is named.
+In ComfyUI small networks of its own classes were tried: off and one draw are the plain picture to the bit, costs are as
+counted, and a choice is repeated without a question. For diffusers the column says what [diffusers.md](diffusers.md) says of
+the pipeline that is named.
 """
 
 
