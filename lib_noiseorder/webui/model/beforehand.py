@@ -11,7 +11,7 @@ from modules.shared import opts
 
 from .calls import Calls
 from .checkpoint import UnknownModel, asks_the_same, checkpoint_of, family_of, follows_freely
-from .sampler_sigmas import knows_the_family, sampler_sigmas, takes_euler_steps
+from .sampler_sigmas import asks_at_its_levels, knows_the_family, sampler_sigmas, takes_euler_steps
 
 FAMILIES = ("eps", "flow")
 
@@ -90,16 +90,20 @@ class Loaded:
         flow = self.family == "flow"
         fits = knows_the_family(sampler, flow)
         checkpoint, known = checkpoint_of(self.sd_model), probe.model_wrap_cfg.inner_model.sigmas
+        sigmas = sampler_sigmas(job, latent, known, flow, steps)[0]
+        fits_from_the_first = fits and asks_at_its_levels(sampler, flow, sigmas[0])
         return Calls(
             self.family,
-            sampler_sigmas(job, latent, known, flow, steps)[0],
+            sigmas,
             _guidance(run),
             run.prompts,
             asks_without_the_prompt_at_1=checkpoint.asks_both_halves_at_guidance_1,
             both_halves=checkpoint.conditioned_on_a_picture,
             least_sigma=getattr(opts, "s_min_uncond", 0.0),
             euler=fits and takes_euler_steps(job) and follows_freely(),
-            asks_the_same=fits and not run.masked and asks_the_same(checkpoint, probe.model_wrap_cfg, sampler.model_wrap_cfg),
+            asks_the_same=fits_from_the_first
+            and not run.masked
+            and asks_the_same(checkpoint, probe.model_wrap_cfg, sampler.model_wrap_cfg),
         )
 
 
