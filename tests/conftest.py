@@ -21,6 +21,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "long: runs with --long only, and on real hosts")
     config.addinivalue_line("markers", "real_host: for real WebUIs only, not for the double")
     config.addinivalue_line("markers", "needs(name, fixture=None): of tests/optional.py; with a fixture, only its users do")
+    config.addinivalue_line("markers", "path(name, host=None, checkpoint=None): its line of docs/compatibility.md")
     if config.option.long:
         os.environ[VARIABLE] = "1"
 

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib import metadata
@@ -60,6 +61,9 @@ MODELS = """
 `works`: one draw with strength 0 is the plain picture to the bit; Paper and Automatic cost what they say, by a counter on the
 network; and in runs since 2026-11-29, Automatic costs at most 40 % more, gives the same twice, and its picture is the one that
 the host makes by itself from the noise that was chosen. What else was tried with a kind of model is named behind it.
+In ComfyUI small networks of its own classes were tried: off and one draw are the plain picture to the bit, costs are as
+counted, and a choice is repeated without a question. For diffusers the column says what [diffusers.md](diffusers.md) says of
+the pipeline that is named.
 """
 
 
@@ -104,8 +108,12 @@ def _sorted(cells: list[Cell]) -> list[Cell]:
     return sorted(cells, key=lambda cell: (paths.index(cell.path), hosts.index(cell.host), cell.checkpoint))
 
 
-def rendered(cells: list[Cell]) -> str:
-    """The document in Markdown."""
+def rendered(cells: list[Cell], pipelines: Mapping[str, str] | None = None) -> str:
+    """The document in Markdown.
+
+    Args:
+        pipelines: what became of diffusers' pipelines, by their names.
+    """
     paths = [cell for cell in cells if not cell.path.startswith(_MODEL)]
     hosts = [host for host in TITLES if any(cell.host == host for cell in paths)]
     reasons: list[str] = []
@@ -121,7 +129,7 @@ def rendered(cells: list[Cell]) -> str:
         row = {host: [cell for cell in paths if cell.path == path and cell.host == host] for host in hosts}
         summaries = [_summary(results, reasons) or _not_run(path, host, reasons) for host, results in row.items()]
         lines.append(f"| {path} | " + " | ".join(summaries) + " |")
-    lines += _table_of_models([cell for cell in cells if cell.path.startswith(_MODEL)], reasons)
+    lines += _table_of_models([cell for cell in cells if cell.path.startswith(_MODEL)], reasons, pipelines or {})
     if reasons:
         lines += ["", "## Reasons", "", *(f"{number}. {reason}" for number, reason in enumerate(reasons, 1))]
     return "\n".join(lines) + "\n"
@@ -138,12 +146,13 @@ def _table_of_hosts(cells: list[Cell], hosts: list[str]) -> list[str]:
     return lines
 
 
-def _table_of_models(cells: list[Cell], reasons: list[str]) -> list[str]:
+def _table_of_models(cells: list[Cell], reasons: list[str], pipelines: Mapping[str, str]) -> list[str]:
     """Kinds of models by hosts; of what was tried with one, the parts in a few words."""
     if not cells:
         return []
     lines = [MODELS, "| model | " + " | ".join(TITLES.values()) + " |", "|---" * (len(TITLES) + 1) + "|"]
     known = [family.title for family in FAMILIES]
+    as_pipelines = {one.title: f"{pipelines[one.pipeline]}: {one.pipeline}" for one in FAMILIES if one.pipeline in pipelines}
     models = dict.fromkeys(_model_and_part(cell)[0] for cell in cells)
     for model in sorted(models, key=lambda model: known.index(model) if model in known else len(known)):
         row = []
@@ -156,9 +165,20 @@ def _table_of_models(cells: list[Cell], reasons: list[str]) -> list[str]:
             for part, results in parts.items():
                 told.setdefault(_summary(results, reasons), []).append(part)
             said = [summary + ": " * any(names) + "; ".join(filter(None, names)) for summary, names in told.items()]
+            if not said and host == "DIFFUSERS" and model in as_pipelines:
+                said = [as_pipelines[model]]
             row.append("<br>".join(said) or _why_not_loaded(f"{_MODEL}{model}", host, reasons))
         lines.append(f"| {model} | " + " | ".join(row) + " |")
     return lines
+
+
+def _pipelines(page: str) -> dict[str, str]:
+    """What docs/diffusers.md says of every pipeline: "works", "refused" or "not tried"."""
+    found: dict[str, str] = {}
+    for part in page.split("\n## ")[1:]:
+        heading, _, listed = part.partition("\n")
+        found |= dict.fromkeys(re.findall(r"^[*|] `(\w+)`", listed, re.MULTILINE), heading.strip().lower())
+    return found
 
 
 def _model_and_part(cell: Cell) -> tuple[str, str]:
@@ -233,7 +253,7 @@ class CompatibilityPlugin:
         old = [Cell(**cell) for cell in json.loads(results.read_text())] if results.is_file() else []
         cells = merged(old, cells, everything_ran=self._whole and not any(self._to_come.values()))
         results.write_text(json.dumps([asdict(cell) for cell in cells], indent=1, ensure_ascii=False) + "\n")
-        self._file.write_text(rendered(cells))
+        self._file.write_text(rendered(cells, _pipelines((REPOSITORY / "docs/diffusers.md").read_text())))
 
 
 def _version(host: str) -> str:

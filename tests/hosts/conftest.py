@@ -12,7 +12,6 @@ for _name in HOSTS:
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "path(name): the line of docs/compatibility.md that the test stands for")
     config.pluginmanager.register(CompatibilityPlugin(config))
 
 

@@ -20,6 +20,8 @@ class Family:
     shows_pictures: bool = False
     """Whether it looks at the picture that img2img starts from, besides starting from it."""
     video: bool = False
+    pipeline: str = ""
+    """diffusers' class for it, of which docs/diffusers.md says what happens."""
 
 
 _SIMPLE = {"scheduler": "Simple"}
@@ -27,30 +29,32 @@ _SIMPLE = {"scheduler": "Simple"}
 _FLUX = {**_SIMPLE, "cfg_scale": 1.0}
 _BESIDE = ("VAE", "text_encoder")
 FAMILIES = (
-    Family("inpaint", "SD1 inpainting, 9 channels"),
-    Family("sdxl-refiner", "SDXL refiner"),
+    Family("inpaint", "SD1 inpainting, 9 channels", pipeline="StableDiffusionInpaintPipeline"),
+    Family("sdxl-refiner", "SDXL refiner", pipeline="StableDiffusionXLImg2ImgPipeline"),
     Family("sdxl-rectified", "SDXL, rectified flow", flow=True, how=_SIMPLE),
     Family("sdxl-v-ztsnr", "SDXL v, zero terminal SNR"),
     Family("sdxl-v", "SDXL v"),
-    Family("sdxl", "SDXL eps"),
+    Family("sdxl", "SDXL eps", pipeline="StableDiffusionXLPipeline"),
     Family("mugen", "Mugen (SDXL's network with 32 channels, flow)", flow=True, how=_SIMPLE),
-    Family("sd3", "SD3", flow=True),
+    Family("sd3", "SD3", flow=True, pipeline="StableDiffusion3Pipeline"),
     Family("sd2-v", "SD2 v"),
     Family("sd1-v", "SD1 v"),
-    Family("sd1", "SD1 eps"),
-    Family("kontext", "Flux Kontext", flow=True, how=_FLUX, shows_pictures=True),
-    Family("klein", "Flux.2 Klein", flow=True, shows_pictures=True),
+    Family("sd1", "SD1 eps", pipeline="StableDiffusionPipeline"),
+    Family("kontext", "Flux Kontext", flow=True, how=_FLUX, shows_pictures=True, pipeline="FluxKontextPipeline"),
+    Family("klein", "Flux.2 Klein", flow=True, shows_pictures=True, pipeline="Flux2KleinPipeline"),
     Family("flux-schnell", "Flux without guidance embedding (schnell's shape)", flow=True, how=_FLUX, modules=_BESIDE),
-    Family("flux", "Flux with guidance embedding (dev's shape)", flow=True, how=_FLUX, modules=_BESIDE),
-    Family("chroma", "Chroma", flow=True),
-    Family("z-image", "Z-Image", flow=True),
-    Family("qwen-image-edit", "Qwen-Image-Edit", flow=True, shows_pictures=True),
-    Family("qwen-image", "Qwen-Image", flow=True),
-    Family("lumina", "Lumina 2", flow=True),
+    Family(
+        "flux", "Flux with guidance embedding (dev's shape)", flow=True, how=_FLUX, modules=_BESIDE, pipeline="FluxPipeline"
+    ),
+    Family("chroma", "Chroma", flow=True, pipeline="ChromaPipeline"),
+    Family("z-image", "Z-Image", flow=True, pipeline="ZImagePipeline"),
+    Family("qwen-image-edit", "Qwen-Image-Edit", flow=True, shows_pictures=True, pipeline="QwenImageEditPipeline"),
+    Family("qwen-image", "Qwen-Image", flow=True, pipeline="QwenImagePipeline"),
+    Family("lumina", "Lumina 2", flow=True, pipeline="Lumina2Pipeline"),
     Family("anima", "Anima", flow=True),
-    Family("krea", "Krea 2", flow=True),
-    Family("ernie", "Ernie-Image", flow=True),
-    Family("wan", "Wan text-to-video", flow=True, how=_SIMPLE, video=True),
+    Family("krea", "Krea 2", flow=True, pipeline="Krea2Pipeline"),
+    Family("ernie", "Ernie-Image", flow=True, pipeline="ErnieImagePipeline"),
+    Family("wan", "Wan text-to-video", flow=True, how=_SIMPLE, video=True, pipeline="WanPipeline"),
 )
 _UNKNOWN = Family("", "another model")
 

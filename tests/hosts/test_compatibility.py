@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from .compatibility import FAILS, NOT_THERE, WORKS, Cell, _key, merged, outcome_and_reason, rendered
+from .compatibility import FAILS, NOT_THERE, WORKS, Cell, _key, _pipelines, merged, outcome_and_reason, rendered
 
 
 def cell(path="hires fix", host="FORGE", checkpoint="sd15", outcome=WORKS, reasons=(), day="2026-01-01"):
@@ -68,6 +68,8 @@ def test_models_have_a_table_of_their_own_with_what_was_tried_of_each():
     assert "| path | Forge |" in paths and "Z-Image" not in paths.partition("## Paths")[2]
     columns = "not tried | not tried | not tried"
     assert f"| Z-Image | {columns} | works: img2img<br>fails [2]: fp8 | not tried | works | not tried |" in models
+    with_pipelines = rendered(of_model, _pipelines("# Page\n\n## Works\n\n* `ZImagePipeline`\n"))
+    assert "| works | works: ZImagePipeline |" in with_pipelines
     assert "| SD3 | works | not tried | not tried | not run [1] | not run [1] | not tried | not tried |" in models
 
 

@@ -165,5 +165,9 @@ def test_an_unknown_kind_of_model_gets_erased_noise_only(monkeypatch):
     erased = host.txt2img(**noise_order(strength=0))
     monkeypatch.setattr(host.checkpoint.forge_objects.unet.model.predictor, "prediction_type", "dreams")
     unknown = host.txt2img(**noise_order())
-    assert unknown["Noise Order skipped"].endswith("predicts 'dreams', which Noise Order cannot read")
+    reason = "this checkpoint predicts 'dreams', which Noise Order cannot read"
+    assert unknown["Noise Order skipped"] == f"injection: {reason}"
+    assert unknown["Panel said"] == f"{reason[0].upper()}{reason[1:]}. Nothing is asked."
     assert difference(erased, unknown) == 0
+    compared = host.txt2img(**AUTOMATIC)
+    assert compared["Noise Order skipped"] == f"selection: {reason}" and difference(compared, host.txt2img()) == 0

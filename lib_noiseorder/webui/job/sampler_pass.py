@@ -15,6 +15,7 @@ from ...answers import Answers
 from ...ordering import choose, erased_candidate, inject_semantics, starting_from_a_picture
 from ...report import Report, in_one_line
 from ...settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
+from ...tensors import mean_and_std
 from ..model.checkpoint import checkpoint_of
 from ..model.company import CannotAsk
 from ..model.host_model import HostModel
@@ -133,7 +134,9 @@ class SamplerPass:
 
     def _as_far_as_it_came(self, unit: Tensor) -> Tensor:
         """What is left when something fails: the noise that was chosen, as the report says, or the erased one."""
-        return unit if self._chosen is None else self._chosen
+        noise = unit if self._chosen is None else self._chosen
+        self.report.mean_after, self.report.std_after = mean_and_std(noise)
+        return noise
 
     def _missing(self, asked_for: list[str]) -> str:
         done = () if self._chosen is None else ("selection",)

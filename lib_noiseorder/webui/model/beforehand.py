@@ -12,7 +12,7 @@ from modules.shared import opts
 from .calls import Calls
 from .checkpoint import UnknownModel, asks_the_same, checkpoint_of, family_of, follows_freely
 from .forge import Forge
-from .sampler_sigmas import knows_the_family, sampler_sigmas, takes_euler_steps
+from .sampler_sigmas import asks_at_its_levels, knows_the_family, sampler_sigmas, takes_euler_steps
 
 FAMILIES = ("eps", "flow")
 
@@ -49,10 +49,12 @@ class Loaded:
     """"eps" or "flow"."""
     sd_model: Any = None
     """The host's object; None where only the family is known."""
+    unreadable: str = ""
+    """Why nothing can be asked of it, in a sentence; empty where it can be read."""
 
     @classmethod
     def now(cls) -> Loaded | None:
-        """None while it is not loaded, or cannot be read. Looks without touching: asking the hosts would load it."""
+        """None while it is not loaded. Looks without touching: asking the hosts would load it."""
         data = getattr(sd_models, "model_data", None)
         model = getattr(data, "sd_model", None)
         pending = str(getattr(data, "forge_loading_parameters", "")) != getattr(data, "forge_hash", "")
@@ -60,8 +62,8 @@ class Loaded:
             return None
         try:
             return cls(family_of(checkpoint_of(model)), model)
-        except UnknownModel:
-            return None
+        except UnknownModel as reason:
+            return cls(FAMILIES[0], unreadable=str(reason))
 
     def calls(self, run: Run) -> Calls:
         """Those of a run; where the sampler cannot be asked beforehand, as many as steps."""
@@ -96,16 +98,20 @@ class Loaded:
         flow = self.family == "flow"
         fits = knows_the_family(sampler, flow)
         checkpoint, known = checkpoint_of(self.sd_model), probe.model_wrap_cfg.inner_model.sigmas
+        sigmas = sampler_sigmas(job, latent, known, flow, steps)[0]
+        fits_from_the_first = fits and asks_at_its_levels(sampler, flow, sigmas[0])
         return Calls(
             self.family,
-            sampler_sigmas(job, latent, known, flow, steps)[0],
+            sigmas,
             _guidance(run),
             run.prompts,
             asks_without_the_prompt_at_1=self._asks_without_the_prompt_at_1,
             both_halves=checkpoint.conditioned_on_a_picture,
             least_sigma=getattr(opts, "s_min_uncond", 0.0),
             euler=fits and takes_euler_steps(job) and follows_freely(),
-            asks_the_same=fits and not run.masked and asks_the_same(checkpoint, probe.model_wrap_cfg, sampler.model_wrap_cfg),
+            asks_the_same=fits_from_the_first
+            and not run.masked
+            and asks_the_same(checkpoint, probe.model_wrap_cfg, sampler.model_wrap_cfg),
         )
 
 

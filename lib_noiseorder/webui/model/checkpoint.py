@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...answers import foreign_say, hooked, is_plain, is_replaced
 from .a1111 import A1111, RecordPair
-from .company import AFTER_THE_CALL, BEFORE_THE_CALL, calls_otherwise, is_the_hosts, listening
+from .company import AFTER_THE_CALL, BEFORE_THE_CALL, CannotAsk, calls_otherwise, is_the_hosts, listening
 from .forge import Forge
 
 _KINDS = {
@@ -50,7 +50,7 @@ def checkpoint_of(sd_model: Any) -> Checkpoint:
     return Forge(sd_model) if Forge.loaded(sd_model) else A1111(sd_model)
 
 
-class UnknownModel(Exception):
+class UnknownModel(CannotAsk):
     """A checkpoint whose predictions we cannot read."""
 
 

@@ -16,7 +16,7 @@ from ...model import NoiseLevel
 from .calls import Calls
 from .checkpoint import asks_the_same, checkpoint_of, family_of, follows_freely, module_of, why_one_by_one
 from .company import check_can_be_asked, left_out
-from .sampler_sigmas import calls_per_step, knows_the_family, sampler_sigmas, takes_euler_steps
+from .sampler_sigmas import asks_at_its_levels, calls_per_step, knows_the_family, sampler_sigmas, takes_euler_steps
 
 
 class HostModel:
@@ -184,6 +184,7 @@ class HostModel:
             # the hosts blend the picture that is kept into what the sampler shows, and not into a question
             asks_the_same=getattr(p, "mask", None) is None
             and knows_the_family(p.sampler, self._flow)
+            and asks_at_its_levels(p.sampler, self._flow, self._sampler[0][0])
             and asks_the_same(self._checkpoint, self._denoiser, p.sampler.model_wrap_cfg),
         )
 

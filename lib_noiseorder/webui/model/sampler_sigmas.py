@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ from modules.shared import opts
 from torch import Tensor
 
 _EULER = ("Euler", "DDIM")
+_BEGINS_BELOW_PURE_NOISE = "offset_first_sigma_for_snr"
+"""What Forge Neo's stochastic samplers call to move a flow model's first level."""
 
 
 def sampler_sigmas(
@@ -71,6 +74,13 @@ def calls_per_step(p: Any) -> int:
 def knows_the_family(sampler: Any, flow: bool) -> bool:
     """Whether a sampler's latents are those of the model's kind: DDIM and its relatives know no flow models."""
     return not flow or hasattr(sampler, "get_sigmas")
+
+
+def asks_at_its_levels(sampler: Any, flow: bool, first: float) -> bool:
+    """Whether a sampler's first call is at the first level of its schedule."""
+    function: Any = getattr(sampler, "func", None)
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return not (flow and first >= 1 and _BEGINS_BELOW_PURE_NOISE in getattr(code, "co_names", ()))
 
 
 def takes_euler_steps(p: Any) -> bool:

@@ -89,6 +89,8 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
         return "These settings leave the noise as it is: the picture is the plain one.", True
     if settings.selection != "off" and settings.selection_draws == 1 and not _all_named(settings, page.seeds):
         return "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more.", True
+    if loaded and loaded.unreadable and (settings.selection != "off" or settings.strength != 0):
+        return f"{loaded.unreadable[0].upper()}{loaded.unreadable[1:]}. Nothing is asked.", True
     kinds = [loaded] if loaded else [Loaded(family) for family in FAMILIES]
     runs = [kind.calls(page.first) for kind in kinds]
     costs = [_cost(settings, calls, page.seeds) for calls in runs]

@@ -25,6 +25,9 @@ import gradio
 import torch
 from modules import script_callbacks, scripts, shared
 
+BLOCKS = ("ResidualBlock", "ResBlock", "ResnetBlock", "FeedForward", "SiLUActivation", "SingleStreamBlock")
+"""Classes of the hosts' networks that make one tensor of one."""
+
 counted = set()
 undo = []
 last = {"left": [], "comments": [], "seen": 0}
@@ -40,6 +43,7 @@ def replace(owner, name, value):
     undo.append(lambda: setattr(owner, name, original))
 
 
+@torch.inference_mode()  # some hosts' weights are made in it and can be written only there
 def clean_up():
     while undo:
         undo.pop()()
@@ -123,7 +127,7 @@ def keep_company(how, sd_model):
     replaced on its object. "pre_cfg", "conditioning", "patch": functions among Forge's patches.
     """
     network = network_of(sd_model)
-    block = next(one for one in network.modules() if type(one).__name__ in ("ResidualBlock", "ResBlock", "ResnetBlock"))
+    block = next(one for one in network.modules() if type(one).__name__ in BLOCKS)
     kept = {}
 
     def number():
