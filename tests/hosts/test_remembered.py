@@ -55,3 +55,13 @@ def test_the_schedule_that_a_question_leaves_behind_is_the_hosts(host):
         before = host.txt2img(sampler_name=sampler)
         host.txt2img(steps=20, **AUTOMATIC)
         assert difference(before, host.txt2img(sampler_name=sampler)) == 0
+
+
+@pytest.mark.real_host
+def test_what_an_earlier_sampler_left_in_the_options_is_no_reason_to_ask_again(host):
+    if host.family.flow:
+        pytest.skip("does not apply: DDIM knows no flow models")
+    host.txt2img(sampler_name="Euler", steps=20)
+    plain, chosen = (host.txt2img(sampler_name="DDIM", steps=20, **settings) for settings in ({}, AUTOMATIC))
+    assert chosen["First call unlike the questions"] is None and chosen["Noise Order skipped"] is None
+    assert f" {int(chosen.evaluations - plain.evaluations)} more model evaluations" in chosen["Panel said"]

@@ -82,7 +82,7 @@ class A1111:
         return guided_denoiser.inner_model, "forward"
 
     @contextmanager
-    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float) -> Iterator[None]:
+    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float | None) -> Iterator[None]:
         """Have both predictions recorded before guidance; other extensions' guidance is left out meanwhile.
 
         Several `AND` prompts of a picture give their weighted mean.

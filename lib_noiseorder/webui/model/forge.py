@@ -102,11 +102,12 @@ class Forge:
         return self._unet.model, "apply_model"
 
     @contextmanager
-    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float) -> Iterator[None]:
+    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float | None) -> Iterator[None]:
         """Have both predictions recorded before guidance; other extensions' guidance and patches are left out meanwhile.
 
         Where the sampler's schedule is shown to the network, its nearest noise level is `sigma`: what looks its step up
-        there finds one. Nothing that is written into the options meanwhile stays.
+        there finds one. None: the sampler shows none, and what an earlier one has left there is as the sampler sees it.
+        Nothing that is written into the options meanwhile stays.
         """
 
         def in_place_of_guidance(args: dict[str, Any]) -> Tensor:
@@ -116,7 +117,8 @@ class Forge:
         options = {**without_extensions(self._unet.model_options), "sampler_post_cfg_function": [in_place_of_guidance]}
         if "transformer_options" in options:
             written = options["transformer_options"] = dict(options["transformer_options"])
-            written.update({name: _with_level(written[name], sigma) for name in _SCHEDULES if name in written})
+            if sigma is not None:
+                written.update({name: _with_level(written[name], sigma) for name in _SCHEDULES if name in written})
         options.pop("sampler_cfg_function", None)
         if not options.get("sampler_pre_cfg_function"):  # nobody is left who needs the unconditional half at guidance 1
             options.pop("disable_cfg1_optimization", None)

@@ -25,8 +25,8 @@ import gradio
 import torch
 from modules import script_callbacks, scripts, shared
 
-BLOCKS = ("ResidualBlock", "ResBlock", "ResnetBlock", "FeedForward", "SiLUActivation", "SingleStreamBlock")
-"""Classes of the hosts' networks that make one tensor of one."""
+BLOCKS = ("ResidualBlock", "ResBlock", "ResnetBlock", "FinalLayer", "LastLayer")
+"""Classes of the hosts' networks that make one tensor of one, which no norm behind it makes what it was."""
 
 counted = set()
 undo = []
