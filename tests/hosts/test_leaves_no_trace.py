@@ -8,18 +8,13 @@ from .sabotaged import PARAMETERS, running, with_faults
 
 EVERYWHERE = ["cfg_denoiser", "cfg_denoised", "cfg_after_cfg", "forward", "block", "hook", "pre_hook", "weights"]
 MECHANISMS = [*EVERYWHERE, "apply_model", "pre_cfg", "conditioning", "patch"]
-SHORT = {
-    "double-eps": ("cfg_after_cfg", "weights"),
-    "double-flow": ("block", "hook", "apply_model", "pre_cfg"),
-}
-"""What is tried on the double in the short run of the tests; --long tries all."""
 COMPARING = [{"preset": "Automatic"}, {"preset": "Light"}, {"preset": "Automatic", "extra_cost": 1}]
 INJECTING = [{"preset": "Paper"}, {"preset": "Custom", "selection": "automatic"}]
 USUAL = {"steps": 12, "cfg_scale": 4}
 NO_MEMORY = "lib_noiseorder.answers:Answers._recalled"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=PARAMETERS)
 def host(request, tmp_path_factory):
     with running(request.param, tmp_path_factory.mktemp("trace")) as one:
         yield one
@@ -54,12 +49,10 @@ def repeated(settings, chosen):
     return {**settings, "chosen": str(chosen)}
 
 
-def with_mechanisms(short):
-    """The hosts with each mechanism; `short` names those of the short run on each double."""
-    pairs = [(host, how) for host in PARAMETERS for how in MECHANISMS]
-    marks = [[pytest.mark.long] * (how not in short.get(host, MECHANISMS)) for host, how in pairs]
-    pairs = [pytest.param(*pair, id="-".join(pair), marks=mark) for pair, mark in zip(pairs, marks)]
-    return pytest.mark.parametrize("host, how", pairs, indirect=["host"])
+def with_mechanisms(*short):
+    """Each mechanism; `short` are those of the short run of the tests on the double, --long tries all."""
+    marked = [pytest.param(how, marks=[pytest.mark.long] * (how not in short)) for how in MECHANISMS]
+    return pytest.mark.parametrize("how", marked)
 
 
 def longer(settings):
@@ -68,7 +61,7 @@ def longer(settings):
 
 
 @pytest.mark.parametrize("settings", longer(COMPARING))
-@with_mechanisms(SHORT)
+@with_mechanisms("cfg_after_cfg", "block", "apply_model", "pre_cfg")
 def test_a_comparison_leaves_no_trace(host, plain, how, settings):
     own, own_calls = plain(how)
     compared, calls = made(host, how, settings)
@@ -87,7 +80,7 @@ def test_a_comparison_leaves_no_trace(host, plain, how, settings):
 
 
 @pytest.mark.parametrize("settings", longer(INJECTING))
-@with_mechanisms({"double-eps": ("cfg_denoiser",), "double-flow": ("hook",)})
+@with_mechanisms("hook")
 def test_the_formulas_leave_no_trace(host, plain, how, settings):
     own, own_calls = plain(how)
     ordered, calls = made(host, how, settings)
@@ -98,7 +91,6 @@ def test_the_formulas_leave_no_trace(host, plain, how, settings):
 
 
 @pytest.mark.parametrize("settings", longer([*COMPARING[:2], *INJECTING]))
-@pytest.mark.parametrize("host", PARAMETERS, indirect=True)
 def test_what_cannot_be_taken_off_is_not_asked_and_named(host, plain, settings):
     own, own_calls = plain("class")
     compared, calls = made(host, "class", settings)
