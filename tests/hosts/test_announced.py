@@ -58,7 +58,7 @@ COMBINATIONS = [
 ]  # fmt: skip
 
 
-QUICK = 7
+QUICK = 11
 """Every so many of them are tried in the short run of the tests; --long tries all."""
 
 
