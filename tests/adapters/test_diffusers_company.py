@@ -47,7 +47,7 @@ def same_generator(generator):
     return [one.clone_state() for one in generator] if isinstance(generator, list) else generator.clone_state()
 
 
-PRESETS = at_length(["Automatic", "Custom"], ["Automatic", "Light", "Paper", "Custom"])
+PRESETS = at_length(["Automatic"], ["Automatic", "Light", "Paper", "Custom"])
 CACHES = {
     "first block": lambda: diffusers.FirstBlockCacheConfig(threshold=0.5),
     "taylor seer": lambda: diffusers.TaylorSeerCacheConfig(cache_interval=3, disable_cache_before_step=2),
