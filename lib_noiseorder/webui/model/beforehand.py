@@ -99,7 +99,7 @@ class Loaded:
         fits = knows_the_family(sampler, flow)
         checkpoint, known = checkpoint_of(self.sd_model), probe.model_wrap_cfg.inner_model.sigmas
         sigmas = sampler_sigmas(job, latent, known, flow, steps)[0]
-        fits_from_the_first = fits and asks_at_its_levels(sampler, flow, sigmas[0])
+        fits_from_the_first = fits and asks_at_its_levels(sampler, flow, sigmas[0], latent is not None)
         return Calls(
             self.family,
             sigmas,

@@ -184,7 +184,7 @@ class HostModel:
             # the hosts blend the picture that is kept into what the sampler shows, and not into a question
             asks_the_same=getattr(p, "mask", None) is None
             and knows_the_family(p.sampler, self._flow)
-            and asks_at_its_levels(p.sampler, self._flow, self._sampler[0][0])
+            and asks_at_its_levels(p.sampler, self._flow, self._sampler[0][0], self._latent is not None)
             and asks_the_same(self._checkpoint, self._denoiser, p.sampler.model_wrap_cfg),
         )
 

@@ -76,8 +76,13 @@ def knows_the_family(sampler: Any, flow: bool) -> bool:
     return not flow or hasattr(sampler, "get_sigmas")
 
 
-def asks_at_its_levels(sampler: Any, flow: bool, first: float) -> bool:
-    """Whether a sampler's first call is at the first level of its schedule."""
+def asks_at_its_levels(sampler: Any, flow: bool, first: float, from_a_picture: bool) -> bool:
+    """Whether a sampler's first call is at the first level of its schedule.
+
+    Of those that count timesteps, UniPC has a schedule of its own, and in img2img all first ask below the level of their noise.
+    """
+    if not hasattr(sampler, "get_sigmas") and (from_a_picture or sampler.config.name == "UniPC"):
+        return False
     function: Any = getattr(sampler, "func", None)
     code = getattr(inspect.unwrap(function), "__code__", None)
     return not (flow and first >= 1 and _BEGINS_BELOW_PURE_NOISE in getattr(code, "co_names", ()))
