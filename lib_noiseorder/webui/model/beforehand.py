@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from modules import sd_models, sd_samplers
 from modules.shared import opts
 
@@ -94,7 +95,8 @@ class Loaded:
             scheduler=run.scheduler, hr_scheduler=run.scheduler, is_hr_pass=run.hires, sampler_noise_scheduler_override=None,
             extra_generation_params={}, s_churn=getattr(opts, "s_churn", 0.0), sd_model=self.sd_model,
         )  # fmt: skip
-        latent, steps = None if run.denoising is None else self, run.steps if run.hires else None
+        latent = None if run.denoising is None else torch.empty(0)  # nobody looks into it
+        steps = run.steps if run.hires else None
         flow = self.family == "flow"
         fits = knows_the_family(sampler, flow)
         checkpoint, known = checkpoint_of(self.sd_model), probe.model_wrap_cfg.inner_model.sigmas
