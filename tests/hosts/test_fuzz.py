@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lib_noiseorder import KNOBS, NoiseOrderSettings, SettingsError
-from lib_noiseorder.chosen import chosen_draws
+from lib_noiseorder.chosen import check_with_seeds, chosen_draws
 
 from ..lengths import at_length
 from .client import Refused, decoded, difference
@@ -26,7 +26,8 @@ from .real import RealHost, checkpoints
 DOOR, PICTURES = at_length((360, 80), (9_000, 1_000))
 REAL = int(os.environ.get("NOISEORDER_FUZZ", "50"))
 PANEL = [knob.default for knob in KNOBS]
-LIMITS = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+# the short run tries the same examples everywhere: a new one is no news about a commit
+LIMITS = {"derandomize": at_length(True, False), "deadline": None, "suppress_health_check": list(HealthCheck)}
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(min_value=10**30, max_value=10**40), st.floats(),
@@ -87,7 +88,9 @@ def arrived(args):
 def wish(args):
     """The settings that the arguments stand for; None where they are to be refused."""
     try:
-        return NoiseOrderSettings.from_args(arrived(args))
+        wished = NoiseOrderSettings.from_args(arrived(args))
+        check_with_seeds(wished.chosen)
+        return wished
     except SettingsError:
         return None
 
@@ -120,6 +123,7 @@ def eps():
 
 @settings(max_examples=DOOR, **LIMITS)
 @given(args=arguments)
+@example(args=[{"enabled": True, "chosen": "3 1"}])
 @example(args=[{"enabled": True, "strength": 10**5000}])
 @example(args=[{"enabled": True, "x" * 100_000: 1}])
 def test_the_door(eps, args):
