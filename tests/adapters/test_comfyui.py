@@ -100,13 +100,6 @@ TOLD = [
 """Every kind, for the tests that docs/compatibility.md tells of."""
 
 
-@pytest.fixture(scope="module")
-def host(tmp_path_factory):
-    running = comfyui.ComfyUI(tmp_path_factory.mktemp("comfyui") / "data")
-    yield running
-    running.stop()
-
-
 @pytest.mark.parametrize("kind", TOLD)
 @pytest.mark.parametrize("make", [graph, custom])
 def test_off_and_one_draw_without_injection_are_plain_bit_for_bit(host, kind, make):

@@ -9,7 +9,6 @@ P4: what is paid is what was announced, within the limit.
 import pytest
 
 from ..lengths import at_length
-from . import comfyui
 from .comfyui_graphs import KINDS, difference, evaluations_of, from_the_same_noise, graph, node, said, sampled
 
 pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
@@ -43,11 +42,9 @@ COMBINATIONS = [
 
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory):
-    running = comfyui.ComfyUI(tmp_path_factory.mktemp("comfyui") / "data")
-    running.nodes = running.get("/object_info")
-    yield running
-    running.stop()
+def host(host):
+    host.nodes = host.get("/object_info")
+    return host
 
 
 def patched(host, kind, patch, settings, batch=1, steps=STEPS):

@@ -3,7 +3,6 @@
 import pytest
 
 from ..lengths import at_length
-from . import comfyui
 from .comfyui_graphs import (
     KINDS,
     active_from,
@@ -57,13 +56,6 @@ def combinations():
 
 
 COMBINATIONS = list(combinations())
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory):
-    running = comfyui.ComfyUI(tmp_path_factory.mktemp("comfyui") / "data")
-    yield running
-    running.stop()
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,3 @@ def test_an_example_is_what_comfyui_would_run_with_the_model_files(host, name):
     assert errors and {error["type"] for error in errors} == {"value_not_in_list"}
     files = {"ckpt_name", "unet_name", "clip_name", "clip_name1", "clip_name2", "vae_name"}
     assert {error["extra_info"]["input_name"] for error in errors} <= files, "nothing but the files is missing"
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory):
-    running = comfyui.ComfyUI(tmp_path_factory.mktemp("comfyui") / "data")
-    yield running
-    running.stop()

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from . import comfyui
 from .comfyui_graphs import (
     KINDS,
     active_from,
@@ -23,13 +22,6 @@ from .comfyui_graphs import (
 
 pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 AUTOMATIC, CUSTOM = {"preset": "Automatic"}, {"preset": "Custom"}
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory):
-    running = comfyui.ComfyUI(tmp_path_factory.mktemp("comfyui") / "data")
-    yield running
-    running.stop()
 
 
 @pytest.mark.parametrize("kind", KINDS)
