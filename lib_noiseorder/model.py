@@ -54,7 +54,7 @@ class Model(Protocol):
 
     @property
     def family(self) -> str:
-        """ "flow" for flow models, "eps" for all others (eps, v, x0); decides how noises are compared."""
+        """ "flow" for flow models, "eps" for all others (eps, v, x0); decides what is injected, and the draws' scale."""
         ...
 
     @property
@@ -75,12 +75,6 @@ class Model(Protocol):
     @property
     def reuses_answers(self) -> bool:
         """Whether the sampler's first calls are answered from what was asked here already; see `lib_noiseorder.answers`."""
-        ...
-
-    @property
-    def reuses_prompt_only(self) -> bool:
-        """Whether that holds for an answer that was asked with the prompt only, where the sampler asks both; False where the
-        host cannot leave one half of its call out."""
         ...
 
     @property
@@ -113,10 +107,6 @@ class Model(Protocol):
 
     def level_at(self, timestep: float, /) -> NoiseLevel:
         """The level at a key timestep, a fraction of the model's noise schedule in [0, 1]."""
-        ...
-
-    def nearest_level(self, noise_share: float, /) -> NoiseLevel:
-        """The model's level whose noise share is nearest."""
         ...
 
     def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel], /) -> Sequence[Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from .chosen import chosen_draws
 from .formulas import aggregate, erase, inject, inject_calibrated, key_timesteps
 from .model import Draw, Model, along_noise
-from .plans import SamplerRun, in_steps, noise_scale_for, plan_for, smallest_extra_cost
+from .plans import SamplerRun, SelectionPlan, in_steps, noise_scale_for, plan_for, smallest_extra_cost
 from .questions import SILENT, Observer, Questions
 from .report import OrderedNoise, Report, in_one_line
 from .selection import select
@@ -123,6 +123,17 @@ def choose(
     return result
 
 
+def run_under(settings: NoiseOrderSettings, run: SamplerRun) -> SamplerRun:
+    """A sampler's run as a plan needs it: where it starts from more than what was chosen, all is asked anew."""
+    as_chosen = settings.strength == 0 and settings.noise_scale == 1
+    return run if as_chosen else dataclasses.replace(run, reuses_answers=False)
+
+
+def planned(settings: NoiseOrderSettings, run: SamplerRun) -> SelectionPlan:
+    """How the noises are compared under these settings in a run that `run_under` gave."""
+    return plan_for(run, extra_cost=settings.extra_cost, draws=settings.selection_draws)
+
+
 def _selected(
     settings: NoiseOrderSettings,
     scaled: Draw,
@@ -132,10 +143,8 @@ def _selected(
     observer: Observer,
     others_are_named: bool,
 ) -> Tensor:
-    run = SamplerRun.of(model)
-    if settings.strength != 0 or settings.noise_scale != 1:  # the sampler starts from more than what was chosen
-        run = dataclasses.replace(run, reuses_answers=False)
-    plan = plan_for(run, extra_cost=settings.extra_cost, draws=settings.selection_draws)
+    run = run_under(settings, SamplerRun.of(model))
+    plan = planned(settings, run)
     if settings.selection_draws == 1:
         report.skip("selection", "selection_draws = 1 leaves nothing to compare")
         return first

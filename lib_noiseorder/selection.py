@@ -1,24 +1,11 @@
-"""Semantic selection: of several initial noises, keep the one whose picture the model itself can best believe in.
+"""Semantic selection: of several initial noises, keep the one in which the model soonest sees a sharp picture.
 
-Every candidate is an untouched draw of N(0, I), so nothing about the noise's distribution is bent. Per candidate:
+Every candidate is an untouched draw of N(0, I), so nothing about the noise's distribution is bent. All are shown to the
+sampler's own first call, under guidance; the sharpest pictures' draws are followed further, with DDIM / Euler steps between the
+calls, and of these the one goes on whose last picture is the sharpest.
 
-    first predictions   the sampler's own first model calls, under guidance, with DDIM / Euler steps between them
-
-Where a plan has finalists, the draws whose picture is the weakest at the very first of these drop out, and only the
-finalists go on. A draw is scored by its last prediction alone, or its picture is shown to the model once more:
-
-    response     how pronounced the picture is that the model sees there under guidance; the highest wins
-    peakedness   how far that comes from few strong places, whatever the picture's contrast; likewise
-
-    jump         one deterministic step from there down to `preview_share`
-    preview      one prediction of the clean picture x0, with the prompt; without a jump it is that of the last step
-    judge        that picture, noised again to `judging_share` with one fixed noise, is shown to the model
-    score        how badly the model restores the picture with the prompt, as a mean square or divided by its response, or how
-                 far its restorations with and without the prompt are apart; the lowest wins
-
-An eps model with a non-zero terminal SNR finds the traces of a picture in the noise at its very first call, and a noise in
-which the prompt finds much to work with comes out right more often; with a flow model the first call says less. A few steps
-later a picture that shows what the prompt says, in a way the model knows, is one that the model restores.
+What a diffusion model predicts early is the mean of all pictures that may still come of the noise: where it has not made up its
+mind, things are in two places, or two things in one, and edges are many and faint. Few sharp edges say that it has.
 Noisy latents and noise levels are those of `lib_noiseorder.model`: x = alpha·x0 + sigma·eps.
 """
 
@@ -32,12 +19,10 @@ import torch
 from torch import Tensor
 
 from .model import Draw, Model, NoiseLevel
-from .plans import OF_THE_PICTURE, SamplerRun, SelectionPlan
+from .plans import SamplerRun, SelectionPlan, in_steps
 from .questions import SILENT, Observer, Questions
 from .report import OrderedNoise, Report
 from .tensors import require_floating, require_same_shape, to_compute
-
-_JUDGING_SEED = 9
 
 
 def select(
@@ -58,8 +43,7 @@ def select(
     Returns:
         The chosen noises, of the shape, dtype and device of the draws, and the report. A draw whose score is not finite
         never wins. A picture none of whose draws has a finite score keeps its first draw, as do all pictures if the
-        sampler has too few steps or starts at less noise than the preview needs (img2img at a low denoising strength);
-        the report says so. Where nothing was compared, the report's `chosen` stays empty.
+        sampler has too few steps; the report says so. Where nothing was compared, the report's `chosen` stays empty.
 
     Raises:
         ValueError: draws or predictions of unequal shapes. What the host raises passes through.
@@ -69,9 +53,9 @@ def select(
         report = Report.before(first)
     if plan.draws == 1:
         return OrderedNoise(first, report)
-    reason = _why_not(plan, model)
-    if reason:
-        report.skip("selection", reason)
+    steps = len(model.sampler_levels)
+    if steps < plan.steps:
+        report.skip("selection", f"the sampler has {in_steps(steps)}, the comparison follows {plan.steps}")
         return OrderedNoise(first, report)
 
     candidates: list[_Candidate] = []
@@ -80,7 +64,7 @@ def select(
         require_same_shape(f"draw {k}", noise, "draw 1", first)
         candidates.append(_Candidate(noise, model.start(noise)))
     asking = partial(Questions, model, report, observer, "selection")
-    score = (_among_finalists if plan.drops_draws else _followed)(asking, candidates, plan)  # [n, B]
+    score = _scores(asking, candidates, plan)
     for number, candidate in enumerate(candidates, 1):
         assert candidate.cond is not None
         observer.candidate(number, candidate.cond)
@@ -142,67 +126,45 @@ class _Candidate:
         self.x = target.alpha * x0 + target.sigma / level.sigma * (self.x - level.alpha * x0)
 
 
-def _why_not(plan: SelectionPlan, model: Model) -> str | None:
-    levels = model.sampler_levels
-    if len(levels) < plan.steps:
-        return f"the sampler has {len(levels)} steps, the comparison follows {plan.steps}"
-    if plan.preview_share is None:
-        return None
-    if model.nearest_level(plan.preview_share).noise_share >= levels[plan.steps - 1].noise_share:
-        return "the sampler starts at less noise than the preview needs"
-    return None
-
-
 _Asking = Callable[[int], Questions]
 """The model, to be asked about so many candidates in turn."""
 
 
-def _among_finalists(asking: _Asking, candidates: Sequence[_Candidate], plan: SelectionPlan) -> Tensor:
-    """Scores [n, B] as `_followed` gives, of which a picture's finalists alone were judged.
+def _scores(asking: _Asking, candidates: Sequence[_Candidate], plan: SelectionPlan) -> Tensor:
+    """Scores [n, B] on the CPU; lower is better. Of a picture's draws that drop out, the sharpest comes next to the finalists.
 
-    The others get what ranks them behind: the finalists' worst score and, on top, by how much they fall short in the
-    screening of the weakest finalist's. Infinite where no finalist has a finite score.
+    Those get the finalists' worst score and, on top, by how much they fall short at the first call of the weakest finalist.
+    Infinite where no finalist has a finite score.
     """
-    assert plan.finalists is not None
-    questions = asking(len(candidates))
-    model = questions.model
-    _predict(questions, candidates, model.sampler_levels[0], model.guidance == 1)
-    strength = _strength(candidates, plan.screening, model.guidance)
-    ranked = strength.masked_fill(~torch.isfinite(strength), -torch.inf).argsort(dim=0, descending=True, stable=True)
+    first = _followed(asking(len(candidates)), candidates, range(1 if plan.drops_draws else plan.steps))
+    if not plan.drops_draws:
+        return -first
+    ranked = first.masked_fill(~torch.isfinite(first), -torch.inf).argsort(dim=0, descending=True, stable=True)
     numbers = ranked[: plan.finalists].sort(0).values  # [finalists, B]; a batch of finalists mixes draws
     finalists = [_Candidate.of(candidates, row.tolist()) for row in numbers]
-    judged = _followed(asking, finalists, plan, first_is_known=True)
+    judged = -_followed(asking(len(finalists)), finalists, range(1, plan.steps))
     for finalist, row in zip(finalists, numbers):
         finalist.hand_back(candidates, row.tolist())
     worst = judged.masked_fill(~torch.isfinite(judged), -torch.inf).amax(0)
     behind = torch.where(torch.isfinite(worst), worst, torch.inf)
-    score = behind + strength.gather(0, numbers).amin(0) - strength
+    score = behind + first.gather(0, numbers).amin(0) - first
     return score.scatter(0, numbers, judged)
 
 
-def _followed(asking: _Asking, candidates: Sequence[_Candidate], plan: SelectionPlan, first_is_known: bool = False) -> Tensor:
-    """The candidates followed as far as the plan says, and their scores [n, B] on the CPU; lower is better."""
-    questions = asking(len(candidates))
+def _followed(questions: Questions, candidates: Sequence[_Candidate], calls: range) -> Tensor:
+    """How sharp every candidate's picture is at the last of these calls of the sampler, [n, B] on the CPU."""
     model, levels = questions.model, questions.model.sampler_levels
-    for number in range(1 if first_is_known else 0, plan.steps):
+    for number in calls:
         if number:
             for candidate in candidates:
                 candidate.step(model.guidance, levels[number - 1], levels[number])
-        with_prompt_only = model.guidance == 1 or (number + 1 == plan.steps and plan.ends_with_the_prompt_only)
-        _predict(questions, candidates, levels[number], with_prompt_only)
-    if plan.preview_share is not None:
-        target = model.nearest_level(plan.preview_share)
-        for candidate in candidates:
-            candidate.step(model.guidance, levels[plan.steps - 1], target)
-        _predict(questions, candidates, target, True)
-    if plan.question in OF_THE_PICTURE:
-        return -_strength(candidates, plan.question, model.guidance)
-    return _judged(questions, [candidate.cond for candidate in candidates if candidate.cond is not None], plan)
+        _predict(questions, candidates, levels[number])
+    return torch.stack([sharpness(candidate.guided(model.guidance)).cpu() for candidate in candidates])
 
 
-def _predict(questions: Questions, candidates: Sequence[_Candidate], level: NoiseLevel, with_prompt_only: bool) -> None:
+def _predict(questions: Questions, candidates: Sequence[_Candidate], level: NoiseLevel) -> None:
     """Give every candidate the model's answer to its latent at this level."""
-    if with_prompt_only:
+    if questions.model.guidance == 1:
         answers = questions.predict([candidate.x for candidate in candidates], [level] * len(candidates))
         for candidate, cond in zip(candidates, answers):
             candidate.cond, candidate.uncond = cond, None
@@ -211,54 +173,18 @@ def _predict(questions: Questions, candidates: Sequence[_Candidate], level: Nois
             candidate.cond, candidate.uncond = questions.predict_pair(candidate.x, level)
 
 
-def _strength(candidates: Sequence[_Candidate], question: str, guidance: float) -> Tensor:
-    """The response or peakedness of every candidate's last picture under guidance, [n, B] on the CPU."""
-    of = response if question == "response" else peakedness
-    return torch.stack([of(candidate.guided(guidance)).cpu() for candidate in candidates])
+def sharpness(x0: Tensor) -> Tensor:
+    """How few and sharp the edges of a clean picture are that the model sees: per picture [B], fp32; higher is sharper.
 
+    The root mean square of the differences between neighbours over their mean absolute value: the inverse of the normalised
+    sparsity measure of Krishnan, Tay & Fergus, "Blind deconvolution using a normalized sparsity measure" (CVPR 2011), which
+    is lowest for a sharp picture and independent of its contrast. 1 or more, or NaN for a picture without any edge.
 
-def response(x0: Tensor) -> Tensor:
-    """How pronounced a clean picture [B, C, …] is that the model sees: per picture [B], fp32; higher is stronger.
-
-    The fourth root of the mean fourth power, every channel around its own mean: few strong places count for more than a
-    faint veil.
+    Args:
+        x0: [B, C, H, W], or with more axes in between (frames), of which the last two count; tokens [B, n, C] or a sound
+            [B, C, n], whose neighbours lie along the longer axis; or [B, n].
     """
-    return _power_mean(x0, 4)
-
-
-def peakedness(x0: Tensor) -> Tensor:
-    """How far the response of a clean picture [B, C, …] comes from few strong places: per picture [B], fp32.
-
-    The response over the root mean square, every channel around its own mean: the contrast falls out.
-    """
-    return _power_mean(x0, 4) / _power_mean(x0, 2)
-
-
-def _power_mean(x0: Tensor, power: int) -> Tensor:
     x0 = to_compute(x0)
-    flat = x0.flatten(2) if x0.ndim > 2 else x0.unsqueeze(1)
-    return (flat - flat.mean(2, keepdim=True)).pow(power).mean((1, 2)).pow(1 / power).float()
-
-
-def _judged(questions: Questions, pictures: Sequence[Tensor], plan: SelectionPlan) -> Tensor:
-    """Per candidate's picture [B, …] the answer to the plan's question, [n, B] on the CPU; lower is better.
-
-    The judging noise is the same for every picture, draw and call, so that only the pictures differ.
-    """
-    assert plan.judging_share is not None
-    level = questions.model.nearest_level(plan.judging_share)
-    generator = torch.Generator().manual_seed(_JUDGING_SEED)
-    noise = torch.randn(pictures[0].shape[1:], generator=generator).to(pictures[0].device, pictures[0].dtype)
-    noisy = (level.alpha * picture + level.sigma * noise for picture in pictures)
-    if plan.question == "cond_uncond_distance":
-        return torch.stack([_distance(*questions.predict_pair(x, level)) for x in noisy])
-    restored = questions.predict(list(noisy), [level] * len(pictures))
-    errors = torch.stack([_distance(*both) for both in zip(restored, pictures)])
-    if plan.question == "cond_error":
-        return errors
-    return errors / torch.stack([response(picture).cpu() for picture in pictures])
-
-
-def _distance(a: Tensor, b: Tensor) -> Tensor:
-    """Mean square of the difference [B], fp32, on the CPU."""
-    return (to_compute(a) - to_compute(b)).square().flatten(1).mean(1).float().cpu()
+    axes = (-1, -2) if x0.ndim > 3 else (-1 if x0.ndim < 3 or x0.shape[-1] > x0.shape[-2] else -2,)
+    edges = torch.cat([x0.diff(dim=axis).flatten(1) for axis in axes], 1)
+    return (edges.square().mean(1).sqrt() / edges.abs().mean(1)).float()

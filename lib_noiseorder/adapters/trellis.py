@@ -124,7 +124,6 @@ class FlowModel:
     latents_per_call = 1
     cond_evaluations = 1
     pair_evaluations = 2
-    reuses_prompt_only = True
     sampler_evaluations = None
 
     def __init__(self, sampler: Any, model: Any, call: Mapping[str, Any], sparse: Any | None):

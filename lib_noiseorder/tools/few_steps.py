@@ -6,11 +6,7 @@ from ..plans import SamplerRun, plan_for, smallest_extra_cost
 from ..settings import LIGHT, RECOMMENDED, NoiseOrderSettings
 
 STEPS = range(1, 13)
-_KINDS = [
-    (f"{name}, {'CFG 1' if guidance == 1 else 'guided'}", family, guidance)
-    for name, family in (("SD, SDXL", "eps"), ("flow", "flow"))
-    for guidance in (7.0, 1.0)
-]
+_KINDS = [("guided", 7.0), ("CFG 1", 1.0)]
 
 
 def few_steps_table() -> str:
@@ -19,10 +15,10 @@ def few_steps_table() -> str:
 
 
 def _table(preset: str) -> str:
-    heads = [f"{preset}, steps", *(title for title, _, _ in _KINDS)]
+    heads = [f"{preset}, steps", *(title for title, _ in _KINDS)]
     rows = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for steps in STEPS:
-        runs = [SamplerRun(family, guidance, steps, reuses_prompt_only=False) for _, family, guidance in _KINDS]
+        runs = [SamplerRun(guidance, steps) for _, guidance in _KINDS]
         rows.append(f"| {steps} | {' | '.join(_told(preset, run) for run in runs)} |")
     return "\n".join(rows)
 

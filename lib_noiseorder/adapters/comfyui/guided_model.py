@@ -11,7 +11,9 @@ from torch import Tensor
 
 from ...answers import Answers
 from ...model import NoiseLevel
-from ...plans import AUTOMATIC, CHEAPEST, FIRST_PREDICTION_ONLY, PLANNED_FOR
+from ...ordering import planned, run_under
+from ...plans import SamplerRun
+from ...settings import NoiseOrderSettings
 from .company import (
     KEY,
     active,
@@ -47,7 +49,6 @@ class GuidedModel:
     """
 
     latents_per_call = 1
-    reuses_prompt_only = True
 
     def __init__(
         self, sampler: Any, guider: Any, sigmas: Tensor, arguments: Mapping[str, Any], noise: Tensor,
@@ -101,14 +102,15 @@ class GuidedModel:
             return "the sampler does not go from noise to a picture"
         return self._others.unknown
 
-    def why_not_compared(self) -> str | None:
+    def why_not_compared(self, settings: NoiseOrderSettings) -> str | None:
         """Why noises cannot be compared though the model can be asked; None if they can."""
         if self._guidance is None:
             return f"the guidance of {type(self._guider).__name__} is not known"
         function = getattr(self._sampler, "sampler_function", None)
         if getattr(function, "__name__", "") in ("dpm_fast_function", "dpm_adaptive_function"):
             return "the sampler does not say beforehand how many steps it takes"
-        for level in self._compared_at():
+        followed = planned(settings, run_under(settings, SamplerRun.of(self))).steps
+        for level in self.sampler_levels[:followed]:
             sleeping = [role for role in self._asked_for if not self.is_active(role, level.sigma)]
             if sleeping:
                 return f"the {sleeping[0]} prompt is not active at a noise share of {level.noise_share:.2g}"
@@ -199,13 +201,6 @@ class GuidedModel:
         return [sum(active(self._guider.conds.get(role), level.sigma) for role in roles) for level in self.sampler_levels] or [
             1
         ]
-
-    def _compared_at(self) -> list[NoiseLevel]:
-        """The levels at which a comparison may ask: the first steps, and where pictures are judged."""
-        plans = [AUTOMATIC[self.family], FIRST_PREDICTION_ONLY[self.family], CHEAPEST[self.family]]
-        shares = {share for plan in plans for share in (plan.preview_share, plan.judging_share) if share is not None}
-        followed = max(1, round(max(plan.steps for plan in plans) / PLANNED_FOR * len(self.sampler_levels)))
-        return [*self.sampler_levels[:followed], *map(self.nearest_level, sorted(shares))]
 
     def _level(self, sigma: float) -> NoiseLevel:
         return NoiseLevel.flow(sigma) if self._flow else NoiseLevel(1.0, sigma)

@@ -81,7 +81,7 @@ def _ordered(
         left_out = []
         if frames and settings.selection != "off":
             left_out.append(("selection", "the pictures of this batch are frames of one video"))
-        elif settings.selection != "off" and (why := model.why_not_compared()):
+        elif settings.selection != "off" and (why := model.why_not_compared(settings)):
             left_out.append(("selection", why))
         if left_out:
             settings = _custom(settings, selection="off")

@@ -19,7 +19,6 @@ class PipelineModel:
     """
 
     latents_per_call = 1
-    reuses_prompt_only = True
 
     def __init__(self, probe: PipelineProbe, rehearsal: Rehearsal, takes_euler_steps: bool, reuses_answers: bool):
         """
@@ -47,9 +46,6 @@ class PipelineModel:
 
     def level_at(self, timestep: float) -> NoiseLevel:
         return self._schedule.level_at(timestep)
-
-    def nearest_level(self, noise_share: float) -> NoiseLevel:
-        return self._schedule.nearest_level(noise_share)
 
     def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
         return [self._clean(self._ask(x, level, False).cond, x, level) for x, level in zip(latents, levels)]

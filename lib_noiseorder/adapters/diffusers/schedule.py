@@ -45,13 +45,6 @@ class Schedule:
         """The model's level at a fraction of its noise schedule."""
         return self._at(max(round(fraction * self._size), 1) if self._alphas is None else round(fraction * (self._size - 1)))
 
-    def nearest_level(self, noise_share: float) -> NoiseLevel:
-        """The model's level whose sigma / (alpha + sigma) is nearest to a noise share."""
-        if self._alphas is None:
-            return self.level_at(noise_share)
-        alpha, sigma = self._alphas.sqrt(), (1 - self._alphas).sqrt()
-        return self._at(int((sigma / (alpha + sigma) - noise_share).abs().argmin()))
-
     def timestep(self, level: NoiseLevel) -> float:
         """The scheduler's timestep of a level that this schedule gave."""
         return self._timesteps[level]

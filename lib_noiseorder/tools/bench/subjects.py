@@ -53,7 +53,7 @@ def embedded(family: str, steps: int) -> Subject:
         asked = PromptedModel(model, prompts)
         asked.finish(select(plan, lambda k: draw(k) * scale, asked).noise)
 
-    run = SamplerRun(family, model.guidance, steps)
+    run = SamplerRun(model.guidance, steps)
     plan = plan_for(run)
     scale = noise_scale_for(family)
     model.evaluations = model.pairs = 0

@@ -100,7 +100,7 @@ def _unscaled(model: LabModel) -> tuple[SelectionPlan, float]:
 
 
 def _run_of(model: LabModel) -> SamplerRun:
-    return SamplerRun(model.family, model.guidance, model.world.steps)
+    return SamplerRun(model.guidance, model.world.steps)
 
 
 def _selection(name: str, plan_of: Plan, wrong_prompt: bool = False) -> Arm:
@@ -127,28 +127,18 @@ def _equal_cost(name: str) -> Arm:
 
 
 def _custom_selection(name: str, text: str) -> Arm:
-    """`select:draws=4;preview_share=0.8;…`: any plan."""
-    known: dict[str, Callable[[str], Any]] = {
-        "draws": int,
-        "steps": int,
-        "preview_share": float,
-        "question": str,
-        "judging_share": float,
-        "finalists": int,
-        "screening": str,
-        "noise_scale": float,
-    }
-    optional = ("preview_share", "judging_share")
+    """`select:draws=4;steps=5;finalists=2`: any plan."""
+    known: dict[str, Callable[[str], Any]] = {"draws": int, "steps": int, "finalists": int, "noise_scale": float}
     values: dict[str, Any] = {}
     for part in text.split(";"):
         field, _, value = part.strip().partition("=")
         if field not in known:
             raise ValueError(f"{field!r} is none of {', '.join(known)}")
-        values[field] = None if value == "none" and field in optional else _value(field, value, known[field])
+        values[field] = _value(field, value, known[field])
     scale = values.pop("noise_scale", 1.0)
     if not 0.1 <= scale <= 2:
         raise ValueError(f"noise_scale must be from 0.1 to 2, got {scale:g}")
-    missing = [name for name in ("draws", "steps", "preview_share", "question") if name not in values]
+    missing = [name for name in ("draws", "steps") if name not in values]
     if missing:
         raise ValueError(f"a plan needs {', '.join(missing)}, too")
     plan = SelectionPlan(**values)

@@ -17,14 +17,13 @@ class PromptedModel:
     """A `lib_noiseorder.model.Model`: an embedded model for these prompts. Pictures are [B, 3, H, W], normalised pixels."""
 
     takes_euler_steps = True
-    reuses_answers = reuses_prompt_only = True
+    reuses_answers = True
     sampler_evaluations = None
     cond_evaluations = 1
     pair_evaluations = 2
 
     def __init__(self, model: LabModel, prompts: Sequence[WorldPrompt]):
         self._model, self._tokens = model, model.tokens(prompts)
-        self._without_prompt = torch.full_like(self._tokens, model.world.no_prompt)
         self._timestep_of: dict[NoiseLevel, float] = {}
         self._answers = Answers(rounding=1e-5)
         self.family, self.guidance = model.family, model.guidance
@@ -41,9 +40,6 @@ class PromptedModel:
         level = self._model.level(timestep)
         self._timestep_of.setdefault(level, timestep)
         return level
-
-    def nearest_level(self, noise_share: float) -> NoiseLevel:
-        return self.level_at(self._model.timestep_of(noise_share))
 
     def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
         times = [self._timestep_of[level] for level in levels]
@@ -85,7 +81,5 @@ class PromptedModel:
             cond, uncond = self.predict_pair(x, level)
         else:
             uncond = self._answers.recall(("uncond", level.sigma), x)
-            if uncond is None:
-                prediction = self._model.predict(x, self._timestep_of[level], self._without_prompt)
-                uncond = clean(prediction, x, level, self._model.parameterisation)
+            assert uncond is not None  # both were asked in one call
         return uncond + self.guidance * (cond - uncond)

@@ -10,10 +10,7 @@ from typing import Any
 from modules import sd_samplers
 from modules.shared import opts
 
-from ...plans import PLANNED_FOR, SamplerRun
-
-_FOLLOWED = 4
-"""The most calls of PLANNED_FOR that a plan follows."""
+from ...plans import SamplerRun, most_followed
 
 
 @dataclass(frozen=True)
@@ -57,18 +54,16 @@ class Calls:
 
     @property
     def takes_euler_steps(self) -> bool:
-        return self.euler and self._as_questions >= max(1, round(_FOLLOWED * len(self.sigmas) / PLANNED_FOR))
+        return self.euler and self._as_questions >= most_followed(len(self.sigmas))
 
     @property
     def run(self) -> SamplerRun:
-        """In the plans' terms; the hosts ask both halves in one call, so an answer to one of them spares nothing."""
+        """In the plans' terms."""
         return SamplerRun(
-            self.family,
             self.guidance,
             steps=len(self.sigmas),
             takes_euler_steps=self.takes_euler_steps,
             reuses_answers=self.reuses_answers,
-            reuses_prompt_only=False,
             cond_evaluations=self.cond_evaluations,
             pair_evaluations=self.pair_evaluations,
             sampler_evaluations=self.sampler_evaluations,

@@ -89,10 +89,6 @@ class HostModel:
         return self._calls.reuses_answers
 
     @property
-    def reuses_prompt_only(self) -> bool:
-        return self._calls.run.reuses_prompt_only
-
-    @property
     def sampler_evaluations(self) -> int | None:
         return self._calls.sampler_evaluations
 

@@ -13,7 +13,8 @@ from modules import sd_samplers
 
 from ...chosen import chosen_draws, of_hires_pass
 from ...formulas import key_timesteps
-from ...plans import SamplerRun, in_steps, plan_for, smallest_extra_cost
+from ...ordering import planned, run_under
+from ...plans import in_steps, smallest_extra_cost
 from ...report import Report
 from ...settings import NoiseOrderSettings
 from ..model.beforehand import FAMILIES, Loaded, Run
@@ -95,11 +96,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
     runs = [kind.calls(page.first) for kind in kinds]
     costs = [_cost(settings, calls, page.seeds) for calls in runs]
     nothing = settings.selection != "off" and all(cost.noises == 1 for cost in costs)
-    sentences = []
-    if nothing:
-        late = any(cost.starts_late for cost in costs)
-        sentences = ["The sampler starts at less noise than a comparison needs. None are compared"] if late else []
-        sentences = sentences or [_too_little(settings, runs)]
+    sentences = [_too_little(settings, runs)] if nothing else []
     line = _work(settings, page, runs, costs, seconds)
     if page.hires and settings.hires_pass:
         of_hires = replace(settings, chosen=of_hires_pass(settings.chosen))
@@ -119,7 +116,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
 
 def _too_little(settings: NoiseOrderSettings, runs: Sequence[Calls]) -> str:
     few = f"With {in_steps(len(runs[0].sigmas))}, an extra cost of {settings.extra_cost:g} is too little to compare noises"
-    enough = [smallest_extra_cost(_run(settings, calls)) for calls in runs]
+    enough = [smallest_extra_cost(run_under(settings, calls.run)) for calls in runs]
     known = sorted({cost for cost in enough if cost is not None})
     return f"{few}. None are compared" + (f"; {_between(f'{known[0]:g}', f'{known[-1]:g}')} would do" if known else "")
 
@@ -165,25 +162,15 @@ class _Cost:
     noises: int
     """How many are compared; 1: none, 0: all are named."""
     extra: int
-    starts_late: bool = False
-    """Whether nothing is compared because the sampler starts at less noise than the plan's preview."""
 
 
 def _cost(settings: NoiseOrderSettings, calls: Calls, seeds: tuple[str, ...]) -> _Cost:
     asked = len(key_timesteps(settings)) * calls.cond_evaluations if settings.strength != 0 else 0
     if settings.selection == "off" or _all_named(settings, seeds):
         return _Cost(0, asked)
-    run = _run(settings, calls)
-    plan = plan_for(run, extra_cost=settings.extra_cost, draws=settings.selection_draws)
-    if plan.preview_share is not None and calls.sigmas[plan.steps - 1] <= plan.preview_share:  # flow models' are noise shares
-        return _Cost(1, asked, starts_late=True)
+    run = run_under(settings, calls.run)
+    plan = planned(settings, run)
     return _Cost(plan.draws, asked + plan.extra_evaluations(run))
-
-
-def _run(settings: NoiseOrderSettings, calls: Calls) -> SamplerRun:
-    """What a plan is made for: where the sampler starts from more than what was chosen, it asks everything anew."""
-    as_chosen = settings.strength == 0 and settings.noise_scale == 1
-    return calls.run if as_chosen else replace(calls.run, reuses_answers=False)
 
 
 def _is_sampler(name: str) -> bool:
