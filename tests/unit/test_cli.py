@@ -89,6 +89,7 @@ COMPARE = ["compare", "--webui", "http://127.0.0.1:9"]
         (["demo", "--out", "a\0.png"], "--out: 'a\\x00.png' is no file or folder"),
         ([*EVALUATE, "--guidance", "nan"], "--guidance: 'nan' is not a number from 0 to 30"),
         ([*EVALUATE, "--pairs", "-5"], "--pairs: '-5' is not an integer from 4 to 100000"),
+        ([*EVALUATE, "--steps", "0"], "--steps: '0' is not an integer from 1 to 500"),
         ([*EVALUATE, "--seed", "-1"], "--seed: '-1' is not an integer from 0 to 2147483647"),
         ([*EVALUATE, "--arms", "nonsense"], "unknown arm 'nonsense'"),
         ([*EVALUATE, "--arms", ","], "--arms = ',' names no arm"),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib_noiseorder.plans import AUTOMATIC, SamplerRun
+from lib_noiseorder.plans import AUTOMATIC, SamplerRun, plan_for
 from lib_noiseorder.selection import select
 from lib_noiseorder.tools.lab import evaluation
 from lib_noiseorder.tools.lab.arms import Arm, PromptedModel, seed_draws
@@ -129,6 +129,20 @@ def test_json_has_the_promised_shape_and_costs(family, capsys):
     assert found["equal-cost"]["evaluations"] >= found["automatic"]["evaluations"]
     assert found["automatic"]["diff"] == pytest.approx(found["automatic"]["all"] - found["plain"]["all"])
     assert found["automatic"]["ci"][0] <= found["automatic"]["diff"] <= found["automatic"]["ci"][1]
+
+
+@pytest.mark.parametrize(("more", "plain"), [([], 16), (["--steps", "6"], 6)])
+def test_another_number_of_steps_is_every_arms(more, plain, tmp_path, capsys):
+    run = ["evaluate", "--model", "distilled", "--arms", "automatic,equal-cost", "--pairs", "4", "--json", "--quiet", *more]
+    kept = ["--resume", str(tmp_path / "kept.jsonl")]
+    assert command(*run, *kept) == 0
+    found = json.loads(capsys.readouterr().out)["arms"]
+    paid = plain + plan_for(SamplerRun("flow", 1.0, plain)).extra_evaluations(SamplerRun("flow", 1.0, plain))
+    assert [arm["evaluations"] for arm in found.values()] == [plain, paid, paid]
+    drawn = (tmp_path / "kept.jsonl").read_text().count('"key"')
+    assert command(*run, *kept, "--steps", "5") == 0  # another run, kept beside the first
+    assert json.loads(capsys.readouterr().out)["arms"]["plain"]["evaluations"] == 5
+    assert (tmp_path / "kept.jsonl").read_text().count('"key"') == 2 * drawn
 
 
 def test_the_table_is_plotted(tmp_path, capsys):

@@ -57,7 +57,7 @@ def test_automatic_starts_from_one_of_the_draws_and_pays_what_it_announces():
     arm, draw = Arm.named("automatic"), seed_draws([1, 2], WORLD.size)
     assert arm.sample(model, prompts, draw).shape == (2, 3, 32, 32)
     assert 40 < model.evaluations <= 40 * 1.4
-    with pytest.raises(ValueError, match="must be one of eps, flow, got 'distilled'"):
+    with pytest.raises(ValueError, match="the model of pictograms must be one of eps, flow, got 'distilled'"):
         LabModel("distilled", world="pictograms")
     with pytest.raises(ValueError, match="must be one of shapes, pictograms, got 'letters'"):
         worlds.named("letters")

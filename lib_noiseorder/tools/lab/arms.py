@@ -100,7 +100,7 @@ def _unscaled(model: LabModel) -> tuple[SelectionPlan, float]:
 
 
 def _run_of(model: LabModel) -> SamplerRun:
-    return SamplerRun(model.guidance, model.world.steps)
+    return SamplerRun(model.guidance, model.steps)
 
 
 def _selection(name: str, plan_of: Plan, wrong_prompt: bool = False) -> Arm:
@@ -118,7 +118,7 @@ def _equal_cost(name: str) -> Arm:
 
     def steps(model: LabModel) -> int:
         run = _run_of(model)
-        return model.world.steps + more_steps(plan_for(run).extra_evaluations(run), evaluations_per_step(model.guidance))
+        return model.steps + more_steps(plan_for(run).extra_evaluations(run), evaluations_per_step(model.guidance))
 
     def sample(model: LabModel, prompts: Prompts, draw: Draw) -> Tensor:
         return model.sample(draw(1), prompts, steps(model))

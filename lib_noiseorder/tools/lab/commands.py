@@ -54,6 +54,7 @@ class EvaluateOptions(RunOptions):
     world: str
     model: str
     guidance: float | None
+    steps: int | None
     json: bool
     details: bool
 
@@ -81,8 +82,11 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     """Hang the lab's commands under a parser; each sets `run`, which takes the options and gives the exit status."""
     evaluate = subparsers.add_parser("evaluate", help="compare ways of making the noise on the same prompts and seeds")
     evaluate.add_argument("--world", choices=_WORLDS, default="shapes", help="which small world (default: %(default)s)")
-    evaluate.add_argument("--model", choices=_MODELS, required=True, help="which embedded model; distilled: of shapes only")
+    evaluate.add_argument("--model", choices=_MODELS, required=True, help="which one; distilled: of shapes only")
     evaluate.add_argument("--guidance", type=number(0, 30), help="another guidance scale than the model's best one")
+    evaluate.add_argument(
+        "--steps", type=whole_number(1, 500), help="another number of sampler steps than the model's own, for every arm"
+    )
     evaluate.add_argument("--arms", default="plain,automatic,equal-cost", help=f"{_ARMS_HELP} (default: %(default)s)")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     evaluate.add_argument("--details", action="store_true", help="with --json: every figure, not only the main ones")
@@ -103,7 +107,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument("--resume", type=path, metavar="FILE", help="keep finished work here, and go on from it")
 
     train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
-    train.add_argument("--world", choices=_WORLDS, default="shapes", help="eps and flow: of which world (default: %(default)s)")
+    train.add_argument("--world", choices=_WORLDS, default="shapes", help="whose model (default: %(default)s)")
     train.add_argument("--model", choices=(*_MODELS, *_CHECKPOINTS, "oracle"), required=True, help="which one")
     train.add_argument("--minutes", type=number(0.001, 100_000), default=40, help="for how long (default: %(default)s)")
     train.add_argument("--seed", type=SEED, default=0, help="decides the first weights and the pictures (default: %(default)s)")
@@ -117,7 +121,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: EvaluateOptions) -> int:
-    figures = _run(options, options.world, options.model, options.guidance)
+    figures = _run(options, options.world, options.model, options.guidance, options.steps)
     if options.json:
         print(json.dumps({"arms": {name: _main(figure, options.details) for name, figure in figures.items()}}))
     else:
@@ -177,7 +181,7 @@ def _webui(options: WebUIOptions) -> int:
     return 0
 
 
-def _run(options: RunOptions, world: str, family: str, guidance: float | None = None):
+def _run(options: RunOptions, world: str, family: str, guidance: float | None = None, steps: int | None = None):
     from . import worlds
     from .arms import Arm
     from .evaluation import evaluate
@@ -195,7 +199,9 @@ def _run(options: RunOptions, world: str, family: str, guidance: float | None = 
 
     bar(0, len(names) * options.pairs)
     try:
-        return evaluate(family, arms, options.pairs, options.seed, options.resume, progress, guidance, worlds.named(world))
+        return evaluate(
+            family, arms, options.pairs, options.seed, options.resume, progress, guidance, worlds.named(world), steps
+        )
     finally:
         bar.close()
 

@@ -96,6 +96,7 @@ def evaluate(
     progress: Progress = lambda *_: None,
     guidance: float | None = None,
     world: World = SHAPES,
+    steps: int | None = None,
 ) -> dict[str, Figures]:
     """Draw and judge `pairs` pictures per arm.
 
@@ -108,6 +109,7 @@ def evaluate(
         progress: told after every chunk.
         guidance: another guidance scale than the model's best one.
         world: whose prompts, models and oracle.
+        steps: another number of sampler steps than the model's own.
 
     Returns:
         Figures by arm name, in the arms' order.
@@ -117,7 +119,7 @@ def evaluate(
         OSError: the resume file cannot be read or written.
     """
     prompts, seeds, groups = pairs_of(pairs, seed, world)
-    model, oracle = LabModel(name, "cuda" if torch.cuda.is_available() else "cpu", guidance, world), world.oracle()
+    model, oracle = LabModel(name, "cuda" if torch.cuda.is_available() else "cpu", guidance, world, steps), world.oracle()
     kept = Kept(resume, "key")
     arms = [Arm.named("plain"), *(arm for arm in arms if arm.name != "plain")]
     outcomes = {}
@@ -216,8 +218,8 @@ def _weights(file: str) -> str:
 
 def _key(arm: Arm, model: LabModel, prompts: Sequence[WorldPrompt], seeds: list[int]) -> str:
     """What a chunk's result depends on; the arm's recipe changes when what the arm does changes."""
-    weights, texts = _weights(model.world.weights[model.name]), [str(prompt) for prompt in prompts]
-    said = json.dumps([arm.recipe_for(model), model.name, model.guidance, weights, texts, seeds])
+    weights, texts = _weights(model.trained.weights), [str(prompt) for prompt in prompts]
+    said = json.dumps([arm.recipe_for(model), model.name, model.guidance, model.steps, weights, texts, seeds])
     return f"{model.world.name} {model.name} {arm.name} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
 
 

@@ -14,7 +14,7 @@ from .worlds import World, WorldPrompt
 from .worlds.shapes import WORLD as SHAPES
 
 STEPS = SHAPES.steps
-GUIDANCE = SHAPES.guidance
+GUIDANCE = {name: model.guidance for name, model in SHAPES.models.items()}
 """The shapes world's models by name, each with its best classifier-free guidance scale."""
 
 
@@ -25,30 +25,38 @@ class LabModel:
         name: one of the world's.
         guidance: another scale than the model's best one.
         world: the world's name.
+        steps: another number of sampler steps than the model's own.
 
     Attributes:
         name: as given.
         world: its world.
+        trained: what the world says of it.
         parameterisation: what the network puts out; see `lib_noiseorder.model`.
-        family: "eps" (Stable Diffusion's schedule, non-zero terminal SNR) or "flow" (rectified flow).
+        family: "eps" (Stable Diffusion's schedule) or "flow" (rectified flow).
+        steps: of the sampler.
         evaluations: network evaluations per picture so far; reset it at will.
         net: the network.
     """
 
     def __init__(
-        self, name: str, device: str | torch.device = "cpu", guidance: float | None = None, world: str | World = SHAPES
+        self,
+        name: str,
+        device: str | torch.device = "cpu",
+        guidance: float | None = None,
+        world: str | World = SHAPES,
+        steps: int | None = None,
     ):
         self.world = world if isinstance(world, World) else worlds.named(world)
-        if name not in self.world.guidance:
-            raise ValueError(f"the model must be one of {', '.join(self.world.guidance)}, got {name!r}")
-        self.name = name
-        self.family = "eps" if name == "eps" else "flow"
-        self.parameterisation = self.world.parameterisations[name]
-        self.guidance = self.world.guidance[name] if guidance is None else guidance
+        trained = self.world.model(name)
+        self.name, self.trained = name, trained
+        self.parameterisation = trained.parameterisation
+        self.family = "flow" if trained.parameterisation == "flow" else "eps"
+        self.guidance = trained.guidance if guidance is None else guidance
+        self.steps = steps or trained.steps or self.world.steps
         self.device = torch.device(device)
         self.evaluations = 0
         self.net = self.world.network()
-        self.net.load_state_dict(packaged_weights(self.world.weights[name]))
+        self.net.load_state_dict(packaged_weights(trained.weights))
         self.net.eval().requires_grad_(False).to(self.device)
         self._alpha_bar = alpha_bar()
 
@@ -90,8 +98,8 @@ class LabModel:
         return unconditional + self.guidance * (conditional - unconditional)
 
     def timesteps(self, steps: int | None = None) -> list[float]:
-        """The sampler's fractions of the schedule, noisiest first ("trailing" spacing); without `steps` the world's."""
-        steps = self.world.steps if steps is None else steps
+        """The sampler's fractions of the schedule, noisiest first ("trailing" spacing); without `steps` the model's."""
+        steps = self.steps if steps is None else steps
         if self.family == "flow":
             return [1 - step / steps for step in range(steps)]
         return [(round(1000 - step * 1000 / steps) - 1) / 999 for step in range(steps)]

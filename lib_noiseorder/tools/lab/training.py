@@ -51,8 +51,7 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
         ValueError: minutes not positive, weights of another network, or a model that the world has not.
     """
     require_time(minutes)
-    if family not in world.guidance:
-        raise ValueError(f"the model must be one of {', '.join(world.guidance)}, got {family!r}")
+    trained = world.model(family)
     torch.manual_seed(seed)
     device = _device()
     data, tokens = (tensor.to(device) for tensor in _pictures(world))
@@ -69,7 +68,7 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
     if family == "distilled":
         loss_of = _distillation_loss(LabModel("flow", device))
     else:
-        loss_of = {"eps": _eps_loss, "v": _v_loss, "flow": _flow_loss}[world.parameterisations[family]]
+        loss_of = {"eps": _eps_loss, "v": _v_loss, "flow": _flow_loss}[trained.parameterisation]
     schedule = alpha_bar().to(device)
     saved = time.monotonic()
     losses: list[Tensor] = []

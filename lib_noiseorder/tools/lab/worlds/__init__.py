@@ -54,6 +54,20 @@ class WorldOracle(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorldModel:
+    """One of a world's trained models."""
+
+    weights: str
+    """Its file in the folder `weights`."""
+    parameterisation: str
+    """What the network puts out; see `lib_noiseorder.model`."""
+    guidance: float
+    """Its best classifier-free guidance scale."""
+    steps: int | None = None
+    """Of the sampler, where it takes another number than the world's other models."""
+
+
 @dataclass(frozen=True)
 class World:
     """Everything that evaluating a world takes."""
@@ -63,12 +77,8 @@ class World:
     """Pictures are size×size RGB."""
     steps: int
     """Of the sampler."""
-    guidance: Mapping[str, float]
-    """The models by name, each with its best classifier-free guidance scale."""
-    parameterisations: Mapping[str, str]
-    """What each model's network puts out; see `lib_noiseorder.model`."""
-    weights: Mapping[str, str]
-    """Each model's file in the folder `weights`."""
+    models: Mapping[str, WorldModel]
+    """By name."""
     network: Callable[[], nn.Module]
     """Takes noisy pictures [B, 3, size, size], times [B] in 0..1 (1 the noisiest) and tokens [B, T]."""
     oracle: Callable[[], WorldOracle]
@@ -84,6 +94,12 @@ class World:
     """uint8 pictures [B, size, size, 3] → normalised pixels [B, 3, size, size]."""
     chunk: int = 64
     """Pictures that an evaluation draws at once: as many as the processor's caches bear."""
+
+    def model(self, name: str) -> WorldModel:
+        """The model of that name. Raises ValueError where there is none."""
+        if name not in self.models:
+            raise ValueError(f"the model of {self.name} must be one of {', '.join(self.models)}, got {name!r}")
+        return self.models[name]
 
 
 def named(name: str) -> World:

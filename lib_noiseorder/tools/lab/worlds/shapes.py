@@ -5,17 +5,17 @@ from __future__ import annotations
 from ..network import ShapesNet
 from ..oracle import Oracle
 from ..world import NO_PROMPT, SIZE, place, random_prompt, render, test_prompts, to_latent
-from . import World
-
-_MODELS = {"eps": 3.5, "flow": 3.0, "distilled": 1.0}
+from . import World, WorldModel
 
 WORLD = World(
     name="shapes",
     size=SIZE,
     steps=16,
-    guidance=_MODELS,
-    parameterisations={"eps": "eps", "flow": "flow", "distilled": "flow"},
-    weights={name: f"{name}.safetensors" for name in _MODELS},
+    models={
+        "eps": WorldModel(weights="eps.safetensors", parameterisation="eps", guidance=3.5),
+        "flow": WorldModel(weights="flow.safetensors", parameterisation="flow", guidance=3.0),
+        "distilled": WorldModel(weights="distilled.safetensors", parameterisation="flow", guidance=1.0),
+    },
     network=ShapesNet,
     oracle=Oracle,
     no_prompt=NO_PROMPT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import World
+from .. import World, WorldModel
 from .judge import Oracle
 from .network import PictogramsNet
 from .scenes import NO_PROMPT, SIZE, place, random_prompt, render, test_prompts, to_latent
@@ -11,9 +11,10 @@ WORLD = World(
     name="pictograms",
     size=SIZE,
     steps=20,
-    guidance={"eps": 3.0, "flow": 2.5},
-    parameterisations={"eps": "v", "flow": "flow"},
-    weights={"eps": "pictograms-eps.safetensors", "flow": "pictograms-flow.safetensors"},
+    models={
+        "eps": WorldModel(weights="pictograms-eps.safetensors", parameterisation="v", guidance=3.0),
+        "flow": WorldModel(weights="pictograms-flow.safetensors", parameterisation="flow", guidance=2.5),
+    },
     network=PictogramsNet,
     oracle=Oracle,
     no_prompt=NO_PROMPT,
