@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCALE = 4
 SIZE = world.SIZE * SCALE
 """Pictures are SIZE×SIZE RGB."""
-STEPS = 16
+STEPS = 20
 GUIDANCE = 4.0
 """A good `true_cfg_scale`."""
 PROMPT_TOKENS = 12

@@ -10,7 +10,7 @@ from . import World, WorldModel
 WORLD = World(
     name="shapes",
     size=SIZE,
-    steps=16,
+    steps=20,
     models={
         "eps": WorldModel(weights="eps.safetensors", parameterisation="eps", guidance=3.5),
         "flow": WorldModel(weights="flow.safetensors", parameterisation="flow", guidance=3.0),
