@@ -1,9 +1,11 @@
-"""Forest plots of differences, as SVG: inside a page that has the colours, or as a file of its own."""
+"""Plots of differences, as SVG: a row for each, inside a page that has the colours or alone, or curves over what they cost."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 _WIDTH, _LABELS, _FIGURES, _ROW, _AXIS = 1080, 220, 210, 26, 34
 _ALONE = """<style>
@@ -62,3 +64,78 @@ def forest(
 
 def _short(name: str) -> str:
     return name if len(name) <= 32 else f"{name[:31]}…"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes of `curves`."""
+
+    title: str
+    lines: Mapping[str, Sequence[tuple[float, tuple[float, float, float]]]]
+    """By name: points of a cost and a difference's mean, low and high end, cheapest first. Every panel has the same names."""
+    levels: Mapping[str, float]
+    """Differences by name that have no cost of this kind: dashed lines."""
+
+
+_SIDE, _GAP, _BORDER = 440, 40, 46
+_COLOURS = ("#17734a", "#77776e", "#b0392b", "#2b59b0")
+
+
+def curves(title: str, panels: Sequence[Panel], label: str) -> str:
+    """Differences over what they cost, which is drawn on a logarithmic scale: two panels in a row, all with the same scale.
+
+    Args:
+        title: what is drawn.
+        panels: at least one, with at least one line.
+        label: for those who cannot see it.
+    """
+    points = [point for panel in panels for line in panel.lines.values() for point in line]
+    ends = [0.0, *(end for _, ends in points for end in ends), *(level for panel in panels for level in panel.levels.values())]
+    low, high = min(ends), max(ends)
+    costs = sorted({cost for cost, _ in points})
+    left, right = math.log(costs[0]), math.log(costs[-1]) or 1.0
+    height = 200
+
+    def x(cost: float) -> float:
+        return round(_BORDER + (math.log(cost) - left) / ((right - left) or 1) * (_SIDE - _BORDER - 20), 1)
+
+    def y(value: float) -> float:
+        return round(30 + (high - value) / ((high - low) or 1) * (height - 30), 1)
+
+    names = [*panels[0].lines, *panels[0].levels]
+    colour = dict(zip(names, _COLOURS))
+    legend = "".join(
+        f'<text x="{number * 240}" y="36" style="fill: {colour[name]}">{html.escape(name)}</text>'
+        for number, name in enumerate(names)
+    )
+    drawn = []
+    for number, panel in enumerate(panels):
+        parts = [f'<text x="{_BORDER}" y="18" font-weight="600">{html.escape(panel.title)}</text>']
+        parts += [
+            f'<text class="faint" x="{_BORDER - 8}" y="{y(tick) + 4}" text-anchor="end">{tick:+g}</text>'
+            f'<line stroke="#dcdcd4" x1="{_BORDER}" x2="{_SIDE - 20}" y1="{y(tick)}" y2="{y(tick)}"/>'
+            for tick in range(math.ceil(low / 5) * 5, math.floor(high) + 1, 5)
+        ]
+        parts += [
+            f'<text class="faint" x="{x(cost)}" y="{height + 18}" text-anchor="middle">+{100 * cost:.0f} %</text>'
+            for cost in costs
+        ]
+        for name, level in panel.levels.items():
+            across = f'x1="{_BORDER}" x2="{_SIDE - 20}" y1="{y(level)}" y2="{y(level)}"'
+            parts.append(f'<line stroke="{colour[name]}" stroke-dasharray="5 4" {across}/>')
+        for name, line in panel.lines.items():
+            path = " ".join(f"{x(cost)},{y(mean)}" for cost, (mean, _, _) in line)
+            parts.append(f'<polyline fill="none" stroke-width="2" stroke="{colour[name]}" points="{path}"/>')
+            parts += [
+                f'<line stroke="{colour[name]}" x1="{x(cost)}" x2="{x(cost)}" y1="{y(bottom)}" y2="{y(top)}"/>'
+                f'<circle fill="{colour[name]}" cx="{x(cost)}" cy="{y(mean)}" r="3.5"/>'
+                for cost, (mean, bottom, top) in line
+            ]
+        place = f"{number % 2 * (_SIDE + _GAP)} {44 + number // 2 * (height + _GAP)}"
+        drawn.append(f'<g transform="translate({place})">{"".join(parts)}</g>')
+    whole = 44 + (len(panels) + 1) // 2 * (height + _GAP)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{html.escape(label, quote=True)}" '
+        f'width="{2 * _SIDE + _GAP}" height="{whole}" viewBox="0 0 {2 * _SIDE + _GAP} {whole}">{_ALONE}'
+        f'<text x="0" y="16" font-weight="600">{html.escape(title)}</text>{legend}{"".join(drawn)}</svg>'
+    )

@@ -16,7 +16,7 @@ from torch import Tensor
 from ...formulas import erase, inject_calibrated
 from ...knobs import shown
 from ...ordering import order_noise
-from ...plans import DEAREST, SamplerRun, SelectionPlan, noise_scale_for, plan_for
+from ...plans import DEAREST, EXTRA_COST, SamplerRun, SelectionPlan, noise_scale_for, plan_for
 from ...selection import select
 from ...settings import NoiseOrderSettings
 from ..equal_cost import evaluations_per_step, more_steps
@@ -92,6 +92,8 @@ def _preset(name: str) -> Plan:
 
 
 def _automatic(cost: float) -> Plan:
+    if not 0 <= cost <= DEAREST:
+        raise ValueError(f"the extra cost must be from 0 to {DEAREST:g}, got {cost:g}")
     return lambda model: (plan_for(_run_of(model), extra_cost=cost), noise_scale_for(model.family))
 
 
@@ -113,12 +115,13 @@ def _selection(name: str, plan_of: Plan, wrong_prompt: bool = False) -> Arm:
     return Arm(name, sample, lambda model: f"select {plan_of(model)} wrong prompt {wrong_prompt}")
 
 
-def _equal_cost(name: str) -> Arm:
-    """Plain noise with as many more sampler steps as Automatic's evaluations would pay for."""
+def _equal_cost(name: str, cost: float = EXTRA_COST) -> Arm:
+    """Plain noise with as many more sampler steps as the evaluations of Automatic at this extra cost would pay for."""
+    automatic = _automatic(cost)
 
     def steps(model: LabModel) -> int:
-        run = _run_of(model)
-        return model.steps + more_steps(plan_for(run).extra_evaluations(run), evaluations_per_step(model.guidance))
+        plan, _ = automatic(model)
+        return model.steps + more_steps(plan.extra_evaluations(_run_of(model)), evaluations_per_step(model.guidance))
 
     def sample(model: LabModel, prompts: Prompts, draw: Draw) -> Tensor:
         return model.sample(draw(1), prompts, steps(model))
@@ -158,13 +161,6 @@ def _value(field: str, text: str, kind: Callable[[str], Any]) -> Any:
     except ValueError:
         what = "an integer" if kind is int else "a number"
         raise ValueError(f"{field} = {shown(text)} is not {what}") from None
-
-
-def _at_cost(name: str, cost: float) -> Arm:
-    """Automatic with another extra cost."""
-    if not 0 <= cost <= DEAREST:
-        raise ValueError(f"the extra cost must be from 0 to {DEAREST:g}, got {cost:g}")
-    return _selection(name, _automatic(cost))
 
 
 def _steps(name: str, number: float) -> Arm:
@@ -246,7 +242,8 @@ _PLAIN_NAMES: dict[str, Callable[[str], Arm]] = {
     "wrong-prompt": lambda name: _selection(name, _unscaled, wrong_prompt=True),
 }
 _NUMBERED: dict[str, Callable[[str, float], Arm]] = {
-    "automatic": _at_cost,
+    "automatic": lambda name, cost: _selection(name, _automatic(cost)),
+    "equal-cost": _equal_cost,
     "steps": _steps,
     "cfg": _guidance,
     "scale": _scale,

@@ -8,9 +8,10 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..options import SEED, check_writable, file, number, path, running, whole_number
-from ..plots import forest
+from ..plots import Panel, curves, forest
 from ..progress import Bar
 from ..store import write_whole
 
@@ -24,6 +25,9 @@ _TABLE_ARMS = (
     "plain,automatic,light,paper,equal-cost,wrong-prompt,steps:24,steps:32,scale:0.9,scale:0.8,erasure:16,"
     "random-direction:0.1,oracle:2,oracle:4"
 )
+
+_COSTS = (0.1, 0.2, 0.4, 1.0, 3.0)
+"""Extra costs of `lab curve`."""
 
 _ARMS_HELP = "comma-separated ways of making the noise; an unknown one lists them all"
 
@@ -45,6 +49,18 @@ class TableOptions(RunOptions):
 
     world: str | None
     plot: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveOptions:
+    """Of `lab curve`."""
+
+    world: str | None
+    pairs: int
+    seed: int
+    quiet: bool
+    resume: Path | None
+    plot: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +114,12 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     table.add_argument("--plot", type=path, metavar="FILE.svg", help="draw every arm's gain over plain with its interval, too")
     table.set_defaults(run=running(_table, TableOptions))
 
-    for parser in (evaluate, table):
+    curve = subparsers.add_parser("curve", help="what Automatic gains by its extra cost, beside what else that would buy")
+    curve.add_argument("--world", choices=_WORLDS, help="of one world only")
+    curve.add_argument("--plot", type=path, metavar="FILE.svg", required=True, help="draw it here")
+    curve.set_defaults(run=running(_curve, CurveOptions))
+
+    for parser in (evaluate, table, curve):
         parser.add_argument(
             "--pairs", type=whole_number(4, 100_000), default=1024, help="prompt-seed pairs per arm (default: %(default)s)"
         )
@@ -148,6 +169,33 @@ def _table(options: TableOptions) -> int:
         plot = forest("All right, points above plain", rows, decimals=1, alone=True, label=label)
         write_whole(options.plot, f"{plot}\n")
     return 0
+
+
+def _curve(options: CurveOptions) -> int:
+    check_writable("--plot", options.plot, ".svg")
+    lines = {"Automatic": "automatic", "as many more steps": "equal-cost"}
+    levels = {"noise × 0.9": "scale:0.9", "best of 4, by the oracle": "oracle:4"}
+    arms = [f"{kind}:{cost:g}" for kind in lines.values() for cost in _COSTS]
+    panels = []
+    chosen = _WORLDS if options.world is None else (options.world,)
+    for world, family in ((world, family) for world in chosen for family in _FAMILIES):
+        figures = _run(RunOptions(**_shared(options), arms=",".join([*arms, *levels.values()])), world, family)
+        print("\n".join([*_markdown(f"{world}, {family}", figures), ""]), flush=True)
+        gain = {name: arm.diff for name, arm in figures.items() if arm.diff is not None}
+        panels.append(
+            Panel(
+                f"{world}, {family}",
+                {name: [(cost, gain[f"{kind}:{cost:g}"]) for cost in _COSTS] for name, kind in lines.items()},
+                {name: gain[arm][0] for name, arm in levels.items()},
+            )
+        )
+    label = f"Points of all-right pictures above plain by the extra cost, {options.pairs} pairs, seed {options.seed}"
+    write_whole(options.plot, f"{curves('All right, points above plain, 95 % intervals', panels, label)}\n")
+    return 0
+
+
+def _shared(options: CurveOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("pairs", "seed", "quiet", "resume")}
 
 
 def _train(options: TrainOptions) -> int:
