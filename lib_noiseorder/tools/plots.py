@@ -94,10 +94,10 @@ def curves(title: str, panels: Sequence[Panel], label: str) -> str:
     low, high = min(ends), max(ends)
     costs = sorted({cost for cost, _ in points})
     left, right = math.log(costs[0]), math.log(costs[-1]) or 1.0
-    height = 200
+    height, apart = 200, 5 if high - low < 50 else 20
 
     def x(cost: float) -> float:
-        return round(_BORDER + (math.log(cost) - left) / ((right - left) or 1) * (_SIDE - _BORDER - 20), 1)
+        return round(_BORDER + (math.log(cost) - left) / ((right - left) or 1) * (_SIDE - _BORDER - 30), 1)
 
     def y(value: float) -> float:
         return round(30 + (high - value) / ((high - low) or 1) * (height - 30), 1)
@@ -113,15 +113,15 @@ def curves(title: str, panels: Sequence[Panel], label: str) -> str:
         parts = [f'<text x="{_BORDER}" y="18" font-weight="600">{html.escape(panel.title)}</text>']
         parts += [
             f'<text class="faint" x="{_BORDER - 8}" y="{y(tick) + 4}" text-anchor="end">{tick:+g}</text>'
-            f'<line stroke="#dcdcd4" x1="{_BORDER}" x2="{_SIDE - 20}" y1="{y(tick)}" y2="{y(tick)}"/>'
-            for tick in range(math.ceil(low / 5) * 5, math.floor(high) + 1, 5)
+            f'<line stroke="#dcdcd4" x1="{_BORDER}" x2="{_SIDE - 30}" y1="{y(tick)}" y2="{y(tick)}"/>'
+            for tick in range(math.ceil(low / apart) * apart, math.floor(high) + 1, apart)
         ]
         parts += [
             f'<text class="faint" x="{x(cost)}" y="{height + 18}" text-anchor="middle">+{100 * cost:.0f} %</text>'
             for cost in costs
         ]
         for name, level in panel.levels.items():
-            across = f'x1="{_BORDER}" x2="{_SIDE - 20}" y1="{y(level)}" y2="{y(level)}"'
+            across = f'x1="{_BORDER}" x2="{_SIDE - 30}" y1="{y(level)}" y2="{y(level)}"'
             parts.append(f'<line stroke="{colour[name]}" stroke-dasharray="5 4" {across}/>')
         for name, line in panel.lines.items():
             path = " ".join(f"{x(cost)},{y(mean)}" for cost, (mean, _, _) in line)
