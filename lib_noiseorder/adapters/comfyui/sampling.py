@@ -43,6 +43,7 @@ def sampler_wrapper(settings: NoiseOrderSettings, runs: Runs) -> Callable[..., T
             settings, noise, model, watcher, frames_in_the_batch(guider, extra_args["model_options"], len(noise))
         )
         if asked is not None and asked.reuses_answers and ordered.report.reusable_evaluations:
+            asked.reusable_rows = ordered.report.reusable_evaluations
             extra_args = {**extra_args, "model_options": {**extra_args["model_options"], CALCULATE: asked.answered}}
         sampled = executor(guider, sigmas, extra_args, callback, ordered.noise, latent_image, denoise_mask, *rest, **more)
         if asked is not None:
