@@ -144,12 +144,8 @@ class GuidedModel:
 
     def level_at(self, timestep: float) -> NoiseLevel:
         table = self._table()
-        return self.nearest_level(timestep) if self._flow else self._level(table[round(timestep * (len(table) - 1))].item())
-
-    def nearest_level(self, noise_share: float) -> NoiseLevel:
-        sigma = noise_share if self._flow else noise_share / (1 - noise_share)
-        table = self._table()
-        return self._level(table[(table - sigma).abs().argmin()].item())
+        at = (table - timestep).abs().argmin() if self._flow else round(timestep * (len(table) - 1))
+        return self._level(table[at].item())
 
     def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
         answers, rows = [], self.cond_evaluations
