@@ -54,7 +54,7 @@ class Model(Protocol):
 
     @property
     def family(self) -> str:
-        """ "flow" for flow models, "eps" for all others (eps, v, x0); decides what is injected and what the draws are multiplied by."""
+        """ "flow" for flow models, "eps" for all others (eps, v, x0); decides what is injected, and the draws' scale."""
         ...
 
     @property

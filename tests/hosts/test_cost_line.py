@@ -111,9 +111,7 @@ def test_it_reckons_as_the_plan_does(family, guidance, steps, monkeypatch):
     if family == "flow":  # as the double behaves
         monkeypatch.setitem(sys.modules, "modules_forge", None)
     in_vain = guidance == 1 and family == "eps"  # A1111 asks for both halves there
-    run = SamplerRun(
-        guidance, steps, reuses_answers=not in_vain, sampler_evaluations=2 * steps if in_vain else None
-    )
+    run = SamplerRun(guidance, steps, reuses_answers=not in_vain, sampler_evaluations=2 * steps if in_vain else None)
     plan = plan_for(run)
     cost = plan.extra_evaluations(run)
     line, warns = said({}, family, guidance=guidance, steps=steps)

@@ -393,9 +393,7 @@ def test_tokens_and_sounds_are_looked_at_along_their_longer_axis():
 RUNS = [
     SamplerRun(guidance, steps, euler, reuses, *costs, sampler_evaluations=own)
     for steps in at_length((1, 2, 3, 4, 7, 12, 20, 50), (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 30, 50, 150))
-    for guidance, euler, reuses, costs in product(
-        (1.0, 7.0), (True, False), (True, False), ((1, 2), (2, 2), (2, 3), (1, 3))
-    )
+    for guidance, euler, reuses, costs in product((1.0, 7.0), (True, False), (True, False), ((1, 2), (2, 2), (2, 3), (1, 3)))
     for own in at_length((None, steps), (None, steps, 4 * steps))
 ]
 COSTS = [round(COST_STEP * number, 10) for number in range(round(DEAREST / COST_STEP) + 1)]
@@ -415,7 +413,7 @@ def test_a_draw_drops_out_only_where_others_are_followed_further():
 
 
 def test_what_the_presets_buy_at_the_usual_number_of_steps():
-    assert USUAL == SamplerRun(7.0, USUAL_STEPS) and USUAL.own_evaluations == 40
+    assert SamplerRun(7.0, USUAL_STEPS) == USUAL and USUAL.own_evaluations == 40
     automatic, light = plan_for(USUAL), plan_for(USUAL, extra_cost=0.2)
     assert (automatic, automatic.extra_evaluations(USUAL)) == (SelectionPlan(5, 5, 2), 16)
     assert (light, light.extra_evaluations(USUAL)) == (SelectionPlan(3, 3, 2), 8)
@@ -468,7 +466,7 @@ def test_what_the_sampler_asks_again_is_never_bought_in_vain():
 def test_what_is_left_of_the_cost_follows_the_finalists_further():
     for run, cost in product(RUNS, COSTS[:: at_length(9, 1)]):
         plan = plan_for(run, extra_cost=cost)
-        if 1 < plan.draws and plan.steps < most_followed(run.steps):
+        if plan.draws > 1 and plan.steps < most_followed(run.steps):
             further = replace(plan, steps=plan.steps + 1)
             assert further.extra_evaluations(run) > cost * run.own_evaluations
 
