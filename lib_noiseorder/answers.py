@@ -24,6 +24,7 @@ class Answers:
 
     Attributes:
         reused: how many rows were answered from memory.
+        most: rows after which all is forgotten; None: no limit.
     """
 
     def __init__(self, rounding: float = 1e-6):
@@ -32,6 +33,7 @@ class Answers:
             rounding: relative difference between two ways of taking the same step.
         """
         self.reused = 0
+        self.most: int | None = None
         self._rounding = rounding
         self._known: list[tuple[Any, Tensor, Tensor]] = []
 
@@ -66,6 +68,8 @@ class Answers:
                 return None
             rows.append(found)
         self.reused += len(rows)
+        if self.most is not None and self.reused >= self.most:
+            self.forget()
         return torch.stack(rows)
 
     def forget(self) -> None:

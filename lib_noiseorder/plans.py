@@ -1,6 +1,6 @@
-"""How closely selection looks at how many noises, what that costs, and which plan fits which model.
+"""How many noises selection compares, how far it follows them, and what that costs.
 
-docs/evidence-log.md has the figures that the plans below were chosen by.
+docs/evidence-log.md has the figures that the plan was chosen by.
 """
 
 from __future__ import annotations
@@ -112,8 +112,7 @@ def plan_for(run: SamplerRun, *, extra_cost: float = EXTRA_COST, draws: int = 0)
     """The closest look that an extra cost buys: one plan for every kind of model.
 
     The two best draws at the sampler's first call, or the best third of more than six, are followed for as many calls as
-    there are draws, up to about a third of the run; what is left of
-    the extra cost follows them further, up to half of it.
+    there are draws, up to about a third of the run; what is left of the extra cost follows them further, up to half of it.
 
     Args:
         run: the sampler's.

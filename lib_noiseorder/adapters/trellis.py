@@ -136,7 +136,7 @@ class FlowModel:
         self.guidance = 1 + float(call.get("cfg_strength", 0.0)) if guided else 1.0
         steps, shift = call["steps"], call["rescale_t"]
         times = [1 - number / steps for number in range(steps)]
-        self.sampler_levels = [self.nearest_level(shift * t / (1 + (shift - 1) * t)) for t in times]
+        self.sampler_levels = [self.level_at(shift * t / (1 + (shift - 1) * t)) for t in times]
         own = {"cond", "neg_cond", "cfg_interval", "cfg_strength", "steps", "rescale_t", "verbose"}
         self._more = {name: value for name, value in call.items() if name not in own}
         # guidance is added by subclasses; the first class of the line asks the model once, with one prompt
@@ -151,12 +151,9 @@ class FlowModel:
     def noisy(self, noise: Tensor, level: NoiseLevel) -> Tensor:
         return noise
 
-    def nearest_level(self, noise_share: float) -> NoiseLevel:
-        least = self._sampler.sigma_min
-        return NoiseLevel(1 - noise_share, least + (1 - least) * noise_share)
-
     def level_at(self, timestep: float) -> NoiseLevel:
-        return self.nearest_level(timestep)
+        least = self._sampler.sigma_min
+        return NoiseLevel(1 - timestep, least + (1 - least) * timestep)
 
     def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
         return [self._clean(x, level, self._cond) for x, level in zip(latents, levels)]

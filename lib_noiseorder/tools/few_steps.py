@@ -10,7 +10,7 @@ _KINDS = [("guided", 7.0), ("CFG 1", 1.0)]
 
 
 def few_steps_table() -> str:
-    """A Markdown table per preset: noises compared and evaluations added in the WebUIs by the sampler's steps."""
+    """A Markdown table per preset: noises compared and evaluations added by the sampler's steps."""
     return "\n\n".join(_table(preset) for preset in (RECOMMENDED, LIGHT))
 
 

@@ -95,8 +95,7 @@ def test_run_ordered_does_not_pay_twice_for_the_winners_answers(family, pipe, ca
     assert sum(rows for _, rows, _ in seen) == plain + 2 * report.extra_evaluations
     guidance = 1.0 if family == "flux" else 5.0
     euler = family != "wan"  # its scheduler is UniPC
-    kind = "eps" if family.endswith(("diffusion", "xl")) else "flow"
-    own = SamplerRun(kind, guidance, takes_euler_steps=euler)
+    own = SamplerRun(guidance, 16, takes_euler_steps=euler)
     assert report.extra_evaluations == plan_for(own, extra_cost=settings.extra_cost).extra_evaluations(own)
     assert {name: value for name, value in before[0].items() if not name.startswith("_")} == {
         name: value for name, value in vars(pipe).items() if not name.startswith("_")

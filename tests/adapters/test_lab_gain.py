@@ -52,7 +52,7 @@ def test_automatic_costs_what_was_announced(checkpoint, monkeypatch, guidance):
     monkeypatch.setitem(vars(checkpoint.pipeline.transformer), "forward", counted)
     asked = {**call(3, 4), "true_cfg_scale": guidance}
     report = run_ordered(checkpoint.pipeline, settings=AUTOMATIC, **asked, output_type="latent").report
-    run = SamplerRun("flow", guidance, flux.STEPS)
+    run = SamplerRun(guidance, flux.STEPS)
     extra = plan_for(run).extra_evaluations(run)
     assert report.extra_evaluations == extra
     assert sum(rows) == 2 * ((1 if guidance == 1 else 2) * flux.STEPS + extra)
@@ -63,7 +63,7 @@ def test_the_comparison_counts_and_judges_every_arm(checkpoint):
     done = []
     count = at_length(8, 16)
     figures = compare(checkpoint, run_ordered, AUTOMATIC, count, 71, progress=lambda *told: done.append(told))
-    run = SamplerRun("flow", flux.GUIDANCE, flux.STEPS)
+    run = SamplerRun(flux.GUIDANCE, flux.STEPS)
     extra = plan_for(run).extra_evaluations(run)
     assert list(figures) == ["plain", "ordered", "equal-cost"]
     assert figures["plain"].evaluations == 2 * flux.STEPS and figures["ordered"].evaluations == 2 * flux.STEPS + extra

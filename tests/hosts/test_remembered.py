@@ -1,7 +1,5 @@
 """Remembered answers are given back: a comparison costs what its plan says, by the counter on the network."""
 
-from dataclasses import replace
-
 import pytest
 
 from lib_noiseorder.plans import EXTRA_COST, SamplerRun, plan_for
@@ -14,25 +12,20 @@ pytestmark = pytest.mark.path("remembered answers are given")
 
 
 def compared(make, plain, run, **payload):
-    """An automatic choice, held to the plan that the run gets.
-
-    Where a host asks for the two halves of its guidance apart, the answer with the prompt alone is remembered, too.
-    """
+    """An automatic choice, held to the plan that the run gets."""
     selected, plan = make(**payload, **AUTOMATIC), plan_for(run)
     assert plan.draws > 1 and plain.evaluations == run.own_evaluations
     assert selected["First call unlike the questions"] is None and selected["Noise Order skipped"] is None
     extra = selected.evaluations - plain.evaluations
     assert extra == int(selected["Noise Order evaluations"]) <= EXTRA_COST * plain.evaluations
-    reused = plan.evaluations(run) - extra
-    assert reused == plan.reusable(run) or reused == plan.reusable(replace(run, reuses_prompt_only=True))
-    assert reused > 0 or not run.reuses_answers
+    assert extra == plan.extra_evaluations(run) and bool(plan.reusable(run)) == run.reuses_answers
 
 
 def run_of(host, steps, guidance):
     """The sampler's run. A1111 asks without the prompt at guidance 1, too: with the prompt alone it is asked for less."""
     in_vain = guidance == 1 and host.asks_both_halves_at_guidance_1 and host.evaluations_per_question == 1
     return SamplerRun(
-        "flow" if host.family.flow else "eps", guidance, steps, reuses_answers=not in_vain, reuses_prompt_only=False,
+        guidance, steps, reuses_answers=not in_vain,
         cond_evaluations=host.evaluations_per_question, sampler_evaluations=2 * steps if in_vain else None,
     )  # fmt: skip
 

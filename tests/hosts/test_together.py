@@ -70,7 +70,7 @@ def test_too_little_memory_for_two_is_enough_for_one(host):
     assert difference(result, expected) <= 1
 
 
-def test_a_comparison_asks_about_two_noises_at_once(host):
+def test_a_comparison_asks_with_both_prompts_in_one_call(host):
     if conditioned_on_a_picture(host):
         pytest.skip("its questions are as large as the sampler's calls already")
     order = noise_order(preset="Automatic")["alwayson_scripts"]

@@ -91,6 +91,15 @@ def test_what_is_remembered_ends_with_its_block_and_can_be_forgotten():
     assert not remembered and remembered.recall(("cond", 1.0), torch.ones(2, 3)) is None
 
 
+def test_no_more_is_given_than_was_reckoned_with(known):
+    model, remembered, rest = known
+    remembered.most = 2
+    with remembered.answering(model, "forward"):
+        for value in (1.0, 2.0, 1.0):
+            model.forward(torch.full((2, 4), value), **rest)
+    assert model.calls == 4 and remembered.reused == 2
+
+
 @pytest.mark.parametrize("dtype, close", [(torch.float32, 1e-7), (torch.float16, 1e-3), (torch.bfloat16, 1e-2)])
 def test_rounding_of_the_sampler_is_forgiven_in_every_precision(dtype, close):
     remembered, x = Answers(), torch.tensor([[1.0, -2.0, 0.5]]).to(dtype)

@@ -36,7 +36,7 @@ def test_demo_counts_what_is_right_and_says_what_it_cost(tmp_path, capsys):
 def test_demo_draws_a_given_prompt_with_the_flow_model_into_a_file_named_after_it(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     printed = demo(capsys, "Two red circles", "--pairs", "8", "--model", "flow")
-    assert "“two red circles” 8 times" in printed and "Automatic 43" in printed
+    assert "“two red circles” 8 times" in printed and "Automatic 44" in printed
     assert (tmp_path / "noiseorder-two-red-circles.png").is_file()
 
 

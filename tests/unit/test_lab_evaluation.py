@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib_noiseorder.plans import AUTOMATIC, SamplerRun, plan_for
+from lib_noiseorder.plans import SamplerRun, plan_for
 from lib_noiseorder.selection import select
 from lib_noiseorder.tools.lab import evaluation
 from lib_noiseorder.tools.lab.arms import Arm, PromptedModel, seed_draws
@@ -101,17 +101,23 @@ def test_draws_are_independent_gaussians_of_the_seed():
     assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.1
 
 
-@pytest.mark.parametrize(("family", "left"), [("eps", 30), ("flow", 25)])
-def test_finishing_from_remembered_answers_gives_the_plain_picture_and_pays_less(family, left):
+@pytest.mark.parametrize("family", ["eps", "flow"])
+def test_finishing_from_remembered_answers_gives_the_plain_picture_and_pays_less(family):
+    plan = plan_for(SamplerRun(3.0, 16))
     model, prompts = LabModel(family), [Prompt("red", "circle"), Prompt("blue", "square", count=2)]
     noise = seed_draws([1, 2])(1)
     plain = model.sample(noise, prompts)
     asked = PromptedModel(model, prompts)
-    assert torch.equal(select(AUTOMATIC[family], lambda k: noise, asked).noise, noise)  # equal draws, whichever wins
+    assert torch.equal(select(plan, lambda k: noise, asked).noise, noise)  # equal draws, whichever wins
     model.evaluations = 0
     torch.testing.assert_close(asked.finish(noise), plain, atol=1e-4, rtol=1e-4)
-    assert model.evaluations == left
+    assert model.evaluations == 32 - 2 * plan.steps == 24
     torch.testing.assert_close(PromptedModel(model, prompts).finish(noise), plain, atol=1e-4, rtol=1e-4)
+
+
+def _extra(run):
+    """What Automatic adds to a run."""
+    return plan_for(run).extra_evaluations(run)
 
 
 @pytest.mark.parametrize("family", ["eps", "flow"])
@@ -124,7 +130,7 @@ def test_json_has_the_promised_shape_and_costs(family, capsys):
     assert set(found["plain"]) == {"all", "evaluations", "diversity"}
     assert set(found["automatic"]) == {"all", "diff", "ci", "evaluations", "diversity", "diversity_change"}
     assert found["plain"]["evaluations"] == 32
-    assert found["automatic"]["evaluations"] == 32 + AUTOMATIC[family].extra_evaluations(SamplerRun(family, 3.0)) <= 32 * 1.4
+    assert found["automatic"]["evaluations"] == 32 + _extra(SamplerRun(3.0, 16)) <= 32 * 1.4
     assert found["light"]["evaluations"] <= 32 * 1.2
     assert found["equal-cost"]["evaluations"] >= found["automatic"]["evaluations"]
     assert found["automatic"]["diff"] == pytest.approx(found["automatic"]["all"] - found["plain"]["all"])
@@ -137,7 +143,7 @@ def test_another_number_of_steps_is_every_arms(more, plain, tmp_path, capsys):
     kept = ["--resume", str(tmp_path / "kept.jsonl")]
     assert command(*run, *kept) == 0
     found = json.loads(capsys.readouterr().out)["arms"]
-    paid = plain + plan_for(SamplerRun("flow", 1.0, plain)).extra_evaluations(SamplerRun("flow", 1.0, plain))
+    paid = plain + _extra(SamplerRun(1.0, plain))
     assert [arm["evaluations"] for arm in found.values()] == [plain, paid, paid]
     drawn = (tmp_path / "kept.jsonl").read_text().count('"key"')
     assert command(*run, *kept, "--steps", "5") == 0  # another run, kept beside the first
@@ -200,6 +206,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path):
         "plain:1",
         "select:speed=2",
         "select:draws=2",
+        "select:draws=2;steps=1;question=response",
     ],
 )
 def test_unknown_arms_and_numbers_out_of_range_are_refused(name):
@@ -217,8 +224,8 @@ def test_unknown_arms_and_numbers_out_of_range_are_refused(name):
         "erasure:4",
         "random-direction:0.1",
         "oracle:2",
-        "select:draws=2;steps=1;preview_share=none;question=cond_uncond_distance;judging_share=0.8",
-        "select:draws=4;finalists=2;steps=3;preview_share=none;question=relative_error;judging_share=0.1;screening=peakedness",
+        "select:draws=2;steps=1",
+        "select:draws=4;finalists=3;steps=3;noise_scale=0.95",
     ],
 )
 def test_every_kind_of_arm_draws_finite_pictures(name):

@@ -23,7 +23,7 @@ def test_the_api_example_makes_ordered_pictures():
     names = {}
     exec(example("api", (ROOT / "docs/settings.md").read_text(encoding="utf-8")), names)
     result = DoubleHost("eps").txt2img(**names["payload"])
-    assert result["Noise Order"] == "Automatic" and result["Noise Order evaluations"] == "12"
+    assert result["Noise Order"] == "Automatic" and result["Noise Order evaluations"] == "16"
 
 
 def test_the_core_example_runs(capsys):

@@ -46,6 +46,7 @@ class GuidedModel:
             in the last one of its kind from then on.
         sampler_evaluations: rows that the sampler's own calls take, one call per noise level.
         asked_rows, saved_rows: rows of the network that the questions took, and that the sampler was spared, per picture.
+        reusable_rows: the most that it is to be spared.
     """
 
     latents_per_call = 1
@@ -78,6 +79,7 @@ class GuidedModel:
         self.reuses_answers = guidance is not None and not guidance.answers_itself and self._asked_again is None
         self.answers = Answers(rounding=1e-5)
         self.asked_rows = self.saved_rows = 0.0
+        self.reusable_rows = 0
         self._others = SetAside(*kept_by_others(guider, options))
         windows = self._windows(noise)
         self.cond_evaluations = windows * max(1, *self._active(["positive"]))
@@ -142,12 +144,8 @@ class GuidedModel:
 
     def level_at(self, timestep: float) -> NoiseLevel:
         table = self._table()
-        return self.nearest_level(timestep) if self._flow else self._level(table[round(timestep * (len(table) - 1))].item())
-
-    def nearest_level(self, noise_share: float) -> NoiseLevel:
-        sigma = noise_share if self._flow else noise_share / (1 - noise_share)
-        table = self._table()
-        return self._level(table[(table - sigma).abs().argmin()].item())
+        at = (table - timestep).abs().argmin() if self._flow else round(timestep * (len(table) - 1))
+        return self._level(table[at].item())
 
     def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> list[Tensor]:
         answers, rows = [], self.cond_evaluations
@@ -280,9 +278,9 @@ class GuidedModel:
 
         conds, x, sigma = args["conds"], args["input"], args["sigma"]
         known = [None if cond is None else self.answers.recall(_question(float(sigma[0]), cond), x) for cond in conds]
-        if all(answer is None for answer in known):
-            self.answers.forget()
         self.saved_rows += sum(active(cond, float(sigma[0])) for cond, answer in zip(conds, known) if answer is not None)
+        if all(answer is None for answer in known) or self.saved_rows >= self.reusable_rows:
+            self.answers.forget()
         unknown = [cond if answer is None else None for cond, answer in zip(conds, known)]
         if any(cond is not None for cond in unknown):
             asked = comfy.samplers.calc_cond_batch(args["model"], unknown, x, sigma, args["model_options"])

@@ -20,6 +20,7 @@ from .guided_model import GuidedModel
 from .runs import Cancelled, Run, Runs, Watcher
 
 _log = logging.getLogger(INFOTEXT_PREFIX)
+_FRAMES = "the pictures of this batch are frames of one video"
 
 
 def sampler_wrapper(settings: NoiseOrderSettings, runs: Runs) -> Callable[..., Tensor]:
@@ -43,6 +44,7 @@ def sampler_wrapper(settings: NoiseOrderSettings, runs: Runs) -> Callable[..., T
             settings, noise, model, watcher, frames_in_the_batch(guider, extra_args["model_options"], len(noise))
         )
         if asked is not None and asked.reuses_answers and ordered.report.reusable_evaluations:
+            asked.reusable_rows = ordered.report.reusable_evaluations
             extra_args = {**extra_args, "model_options": {**extra_args["model_options"], CALCULATE: asked.answered}}
         sampled = executor(guider, sigmas, extra_args, callback, ordered.noise, latent_image, denoise_mask, *rest, **more)
         if asked is not None:
@@ -78,14 +80,11 @@ def _ordered(
             ordered = order_noise(settings, draw, None)
             ordered.report.skip("everything that asks the model", unknown)
             return None, ordered
-        left_out = []
-        if frames and settings.selection != "off":
-            left_out.append(("selection", "the pictures of this batch are frames of one video"))
-        elif settings.selection != "off" and (why := model.why_not_compared(settings)):
-            left_out.append(("selection", why))
-        if left_out:
+        left_out: list[tuple[str, str]] = []
+        settings = _placed(settings, model, left_out)  # first: how far a comparison asks depends on what is injected
+        if settings.selection != "off" and (why := _FRAMES if frames else model.why_not_compared(settings)):
+            left_out.insert(0, ("selection", why))
             settings = _custom(settings, selection="off")
-        settings = _placed(settings, model, left_out)
         ordered = order_noise(settings, draw, model, observer=watcher)
         for what, why in left_out:
             ordered.report.skip(what, why)

@@ -93,7 +93,7 @@ def run_ordered(pipe: Any, prompt: Any = None, *, settings: Given = None, **call
     """The pipeline's call from ordered noise, without paying twice for what a selection has asked already.
 
     The answers given for the winner are remembered: the first call's with every scheduler, and those after it where
-    the scheduler takes DDIM or Euler steps, which makes the more careful selection affordable. They are given only to the
+    the scheduler takes DDIM or Euler steps. They are given only to the
     very same question of the very same model. Up to rounding, the pictures are those from `ordered_latents` with the same
     choice. Where the ordering fails, the pipeline runs as it would without, and the report says why.
 
@@ -120,7 +120,8 @@ def run_ordered(pipe: Any, prompt: Any = None, *, settings: Given = None, **call
     if not report.reusable_evaluations or probe is None:
         return OrderedRun(pipe(**own_call), ordered.noise, report)
     first_step_only = ordering.rehearsal.slots[0] if has_callback(own_call) else None
-    answered = AnsweredModels(probe.answers, ordering.pictures, report.reusable_evaluations, first_step_only)
+    probe.answers.most = report.reusable_evaluations * ordering.pictures
+    answered = AnsweredModels(probe.answers, ordering.pictures, first_step_only)
     with calls_replaced(denoising_models(pipe), answered.model):
         output = pipe(**own_call)
     report.reused(probe.answers.reused // ordering.pictures)

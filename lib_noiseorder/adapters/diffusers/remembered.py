@@ -15,14 +15,13 @@ _PATIENCE = 8
 class AnsweredModels:
     """Stands in for the models' calls; counts in `answers.reused` what was not evaluated."""
 
-    def __init__(self, answers: Answers, pictures: int, reusable: int, calls: int | None = None):
+    def __init__(self, answers: Answers, pictures: int, calls: int | None = None):
         """
         Args:
             answers: noted under the model's name and everything that it was asked with.
-            reusable: evaluations per picture that are expected to be answered.
             calls: slots after which something else may have changed the models; None: never.
         """
-        self._answers, self._pictures, self._most = answers, pictures, reusable * pictures
+        self._answers, self._pictures = answers, pictures
         self._left = calls
         self._misses = 0
 
@@ -37,7 +36,7 @@ class AnsweredModels:
         self._misses = 0 if any(answer is not None for answer in known) else self._misses + 1
         if self._left is not None:
             self._left -= call.slots
-        if self._answers.reused >= self._most or self._misses == _PATIENCE or (self._left is not None and self._left <= 0):
+        if self._misses == _PATIENCE or (self._left is not None and self._left <= 0):
             self._answers.forget()
         if all(answer is None for answer in known):
             return original(*args, **kwargs)

@@ -50,7 +50,7 @@ class Subject:
         ways: "plain", "ordered", "selection", "full pass", and whatever `evaluation` needs besides.
         evaluation: seconds of one evaluation, from the times of a run.
         announced: evaluations that the selection says it adds.
-        calls: evaluations of a selected picture as the model gets them, (pairs, single ones); None where unknown.
+        calls: of the model for a selected picture, two evaluations each; None where unknown.
         questions: evaluations that injection adds, K.
     """
 
@@ -59,7 +59,7 @@ class Subject:
     ways: Mapping[str, Way]
     evaluation: Callable[[Times], float]
     announced: int
-    calls: tuple[int, int] | None = None
+    calls: int | None = None
     questions: int = field(default_factory=lambda: len(key_timesteps(INJECTION)))
 
 
@@ -98,8 +98,7 @@ def ratios(subject: Subject, times: Times) -> dict[str, float]:
         "evaluation_share": share,
     }
     if subject.calls is not None:
-        pairs, single = subject.calls
-        found["selection_ideal"] = (pairs + single * share) / steps
+        found["selection_ideal"] = subject.calls / steps
     return found
 
 

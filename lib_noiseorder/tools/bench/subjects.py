@@ -28,17 +28,7 @@ def embedded(family: str, steps: int) -> Subject:
     from ..lab.prompted import PromptedModel
     from ..lab.world import Prompt
 
-    class Counted(LabModel):
-        pairs = 0
-
-        def predict_pair(self, *question: Any) -> Any:
-            self.pairs += 1
-            return super().predict_pair(*question)
-
-        def timesteps(self, steps: int = steps) -> list[float]:
-            return super().timesteps(steps)
-
-    model, prompts = Counted(family), [Prompt.parse(_PROMPT)]
+    model, prompts = LabModel(family, steps=steps), [Prompt.parse(_PROMPT)]
     draw = seed_draws([_SEED])
 
     def ordered() -> OrderedNoise:
@@ -56,17 +46,17 @@ def embedded(family: str, steps: int) -> Subject:
     run = SamplerRun(model.guidance, steps)
     plan = plan_for(run)
     scale = noise_scale_for(family)
-    model.evaluations = model.pairs = 0
+    model.evaluations = 0
     selected()
-    calls = model.pairs, model.evaluations - 2 * model.pairs
+    calls = model.evaluations // 2
     return Subject(
         name=f"embedded {family} model",
         steps=steps,
         ways={
-            "plain": lambda: model.sample(draw(1), prompts, steps),
-            "ordered": lambda: model.sample(ordered().noise, prompts, steps),
+            "plain": lambda: model.sample(draw(1), prompts),
+            "ordered": lambda: model.sample(ordered().noise, prompts),
             "selection": selected,
-            "full pass": lambda: (model.sample(draw(1), prompts, steps), model.sample(draw(1), prompts, steps)),
+            "full pass": lambda: (model.sample(draw(1), prompts), model.sample(draw(1), prompts)),
             "evaluations": evaluated,
         },
         evaluation=lambda times: times["evaluations"] / len(key_timesteps(INJECTION)),
@@ -120,7 +110,7 @@ def diffusers_pipeline(steps: int, size: int | None = None) -> Subject:
         },
         evaluation=lambda times: times["evaluations"] / len(key_timesteps(INJECTION)),
         announced=report.extra_evaluations,
-        calls=(rows.count(2), rows.count(1)),
+        calls=sum(rows) // 2,
     )
 
 

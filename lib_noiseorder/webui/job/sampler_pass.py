@@ -124,6 +124,7 @@ class SamplerPass:
         noise = self._chosen = choose(settings, candidate, model, report, seeds=self._seeds, observer=watching)
         if report.reusable_evaluations:
             self._answers = model.answers
+            self._answers.most = report.reusable_evaluations * self._rows  # samplers' second steps may be Euler steps, too
         if self._shown:
             self._shown.compared(report)
         return inject_semantics(settings, noise, model, report, observer=watching).noise

@@ -15,8 +15,6 @@ from .checkpoint import UnknownModel, asks_the_same, checkpoint_of, family_of, f
 from .forge import Forge
 from .sampler_sigmas import asks_at_its_levels, knows_the_family, sampler_sigmas, takes_euler_steps
 
-FAMILIES = ("eps", "flow")
-
 
 @dataclass(frozen=True)
 class Run:
@@ -64,7 +62,7 @@ class Loaded:
         try:
             return cls(family_of(checkpoint_of(model)), model)
         except UnknownModel as reason:
-            return cls(FAMILIES[0], unreadable=str(reason))
+            return cls("eps", unreadable=str(reason))
 
     def calls(self, run: Run) -> Calls:
         """Those of a run; where the sampler cannot be asked beforehand, as many as steps."""
@@ -75,7 +73,7 @@ class Loaded:
             pass
         job = SimpleNamespace(sampler_name=run.sampler)
         return Calls(
-            self.family, [float("inf")] * run.taken, _guidance(run), run.prompts,
+            [float("inf")] * run.taken, _guidance(run), run.prompts,
             asks_without_the_prompt_at_1=self._asks_without_the_prompt_at_1, euler=takes_euler_steps(job),
             asks_the_same=not run.masked,
         )  # fmt: skip
@@ -103,7 +101,6 @@ class Loaded:
         sigmas = sampler_sigmas(job, latent, known, flow, steps)[0]
         fits_from_the_first = fits and asks_at_its_levels(sampler, flow, sigmas[0], latent is not None)
         return Calls(
-            self.family,
             sigmas,
             _guidance(run),
             run.prompts,

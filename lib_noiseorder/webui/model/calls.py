@@ -17,8 +17,6 @@ from ...plans import SamplerRun, most_followed
 class Calls:
     """The calls of one run of a host's sampler, and so what it and the questions before it cost."""
 
-    family: str
-    """"eps" or "flow"."""
     sigmas: Sequence[float]
     """Of the calls, noisiest first; infinite where they cannot be known."""
     guidance: float

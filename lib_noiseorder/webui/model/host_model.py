@@ -109,13 +109,8 @@ class HostModel:
         return noise if self._flow else noise * (level.sigma**2 + 1) ** 0.5
 
     def level_at(self, timestep: float) -> NoiseLevel:
-        if self._flow:
-            return self.nearest_level(timestep)
-        return self._level(self._sigmas[round(timestep * (len(self._sigmas) - 1))].item())
-
-    def nearest_level(self, noise_share: float) -> NoiseLevel:
-        sigma = noise_share if self._flow else noise_share / (1 - noise_share)
-        return self._level(self._sigmas[(self._sigmas - sigma).abs().argmin()].item())
+        at = (self._sigmas - timestep).abs().argmin() if self._flow else round(timestep * (len(self._sigmas) - 1))
+        return self._level(self._sigmas[at].item())
 
     def predict(self, latents: Sequence[Tensor], levels: Sequence[NoiseLevel]) -> Sequence[Tensor]:
         # guidance scale 1 and an unlimited "negative guidance minimum sigma" at an odd call are the hosts' own ways
@@ -168,7 +163,6 @@ class HostModel:
         """The sampler's own calls, as they stand before anything is asked."""
         p = self._p
         return Calls(
-            self.family,
             self._sampler[0],
             self.guidance,
             self._prompts,

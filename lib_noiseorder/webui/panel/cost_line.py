@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from modules import sd_samplers
 
@@ -17,7 +15,7 @@ from ...ordering import planned, run_under
 from ...plans import in_steps, smallest_extra_cost
 from ...report import Report
 from ...settings import NoiseOrderSettings
-from ..model.beforehand import FAMILIES, Loaded, Run
+from ..model.beforehand import Loaded, Run
 from ..model.calls import Calls, makes_two_calls_a_step
 
 _AND = re.compile(r"\bAND\b")
@@ -92,17 +90,16 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
         return "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more.", True
     if loaded and loaded.unreadable and (settings.selection != "off" or settings.strength != 0):
         return f"{loaded.unreadable[0].upper()}{loaded.unreadable[1:]}. Nothing is asked.", True
-    kinds = [loaded] if loaded else [Loaded(family) for family in FAMILIES]
-    runs = [kind.calls(page.first) for kind in kinds]
-    costs = [_cost(settings, calls, page.seeds) for calls in runs]
-    nothing = settings.selection != "off" and all(cost.noises == 1 for cost in costs)
-    sentences = [_too_little(settings, runs)] if nothing else []
-    line = _work(settings, page, runs, costs, seconds)
+    kind = loaded or Loaded("eps")  # of a family nothing is asked here
+    calls = kind.calls(page.first)
+    cost = _cost(settings, calls, page.seeds)
+    nothing = settings.selection != "off" and cost.noises == 1
+    sentences = [_too_little(settings, calls)] if nothing else []
+    line = _work(settings, page, calls, cost, seconds)
     if page.hires and settings.hires_pass:
-        of_hires = replace(settings, chosen=of_hires_pass(settings.chosen))
-        again = _span([_cost(of_hires, kind.calls(page.hires), page.seeds) for kind in kinds], lambda cost: cost.extra)
-        if again[1]:
-            line += f"{'; ' if line else ''}{_between(*again)} more in the hires pass"
+        again = _cost(replace(settings, chosen=of_hires_pass(settings.chosen)), kind.calls(page.hires), page.seeds)
+        if again.extra:
+            line += f"{'; ' if line else ''}{again.extra} more in the hires pass"
     if line:
         sentences.append(line)
     elif not nothing:
@@ -114,32 +111,26 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
     return ". ".join(sentences) + ("." if nothing else ""), nothing
 
 
-def _too_little(settings: NoiseOrderSettings, runs: Sequence[Calls]) -> str:
-    few = f"With {in_steps(len(runs[0].sigmas))}, an extra cost of {settings.extra_cost:g} is too little to compare noises"
-    enough = [smallest_extra_cost(run_under(settings, calls.run)) for calls in runs]
-    known = sorted({cost for cost in enough if cost is not None})
-    return f"{few}. None are compared" + (f"; {_between(f'{known[0]:g}', f'{known[-1]:g}')} would do" if known else "")
+def _too_little(settings: NoiseOrderSettings, calls: Calls) -> str:
+    few = f"With {in_steps(len(calls.sigmas))}, an extra cost of {settings.extra_cost:g} is too little to compare noises"
+    enough = smallest_extra_cost(run_under(settings, calls.run))
+    return f"{few}. None are compared" + ("" if enough is None else f"; {enough:g} would do")
 
 
-def _work(
-    settings: NoiseOrderSettings, page: Page, runs: Sequence[Calls], costs: Sequence[_Cost], seconds: float | None
-) -> str:
+def _work(settings: NoiseOrderSettings, page: Page, calls: Calls, cost: _Cost, seconds: float | None) -> str:
     """What the first run's noise costs; empty where it is nothing."""
-    noises, extra = _span(costs, lambda cost: cost.noises), _span(costs, lambda cost: cost.extra)
-    if not extra[1]:
+    if not cost.extra:
         return ""
-    compared = f"up to {noises[1]}" if noises[0] <= 1 < noises[1] else _between(*noises)
-    parts = [f"compares {compared} noises"] if noises[1] > 1 else []
+    parts = [f"compares {cost.noises} noises"] if cost.noises > 1 else []
     if settings.strength != 0:
         times = len(key_timesteps(settings))
         parts.append(f"asks the model {times} time{'' if times == 1 else 's'}")
-    evaluations = "evaluation" if extra[1] == 1 else "evaluations"
-    line = f"{' and '.join(parts).capitalize()}: {_between(*extra)} more model {evaluations}"
+    evaluations = "evaluation" if cost.extra == 1 else "evaluations"
+    line = f"{' and '.join(parts).capitalize()}: {cost.extra} more model {evaluations}"
     if page.first.sampler not in _ADAPTIVE:
         twice = 2 if makes_two_calls_a_step(page.first.sampler) else 1
-        shares = [round(100 * cost.extra / (twice * calls.sampler_evaluations)) for cost, calls in zip(costs, runs)]
-        line += f", {_between(min(shares), max(shares), mark='+')} % at {in_steps(page.steps)}"
-    return line if seconds is None else f"{line}, about {extra[1] * seconds:.1f} s"
+        line += f", +{round(100 * cost.extra / (twice * calls.sampler_evaluations))} % at {in_steps(page.steps)}"
+    return line if seconds is None else f"{line}, about {cost.extra * seconds:.1f} s"
 
 
 def in_effect(settings: NoiseOrderSettings, tab: str) -> dict[str, bool]:
@@ -184,11 +175,3 @@ def _is_scheduler(name: str) -> bool:
 
 def _all_named(settings: NoiseOrderSettings, seeds: tuple[str, ...]) -> bool:
     return all(chosen_draws(settings.chosen, len(seeds), seeds))
-
-
-def _span(costs: Sequence[_Cost], get: Callable[[_Cost], int]) -> tuple[int, int]:
-    return min(map(get, costs)), max(map(get, costs))
-
-
-def _between(low: Any, high: Any, mark: str = "") -> str:
-    return f"{mark}{low}" if low == high else f"{mark}{low} to {mark}{high}"
