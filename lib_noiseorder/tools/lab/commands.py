@@ -14,8 +14,9 @@ from ..plots import forest
 from ..progress import Bar
 from ..store import write_whole
 
-_MODELS = ("eps", "flow", "distilled")
+_MODELS = ("eps", "flow", "distilled", "few-steps")
 _FAMILIES = ("eps", "flow")
+_OF_BOTH_WORLDS = (*_FAMILIES, "few-steps")
 _WORLDS = ("shapes", "pictograms")
 _CHECKPOINTS = {"shapes-sd1": "sd1_training", "shapes-flux": "flux_training"}
 """Models in other programs' formats, with the module that makes each."""
@@ -155,18 +156,21 @@ def _train(options: TrainOptions) -> int:
     check_writable("--out", options.out)
     if options.start is not None and options.model in _FROM_NOTHING:
         raise ValueError(f"--start = {options.start}: {options.model} is always trained from nothing")
-    if options.world != "shapes" and options.model not in _FAMILIES:
-        raise ValueError(f"--world = {options.world}: only {' and '.join(_FAMILIES)} can be trained, not {options.model}")
+    if options.world != "shapes" and options.model not in _OF_BOTH_WORLDS:
+        raise ValueError(f"--world = {options.world}: only {', '.join(_OF_BOTH_WORLDS)} can be trained, not {options.model}")
     if options.model in _CHECKPOINTS:
         recipe = importlib.import_module(f".formats.{_CHECKPOINTS[options.model]}", __package__)
         start = {} if options.start is None else {"start": options.start}
         recipe.train(options.minutes, options.seed, options.out, log, **start)
         return 0
     from . import worlds
+    from .distillation import train_few_steps
     from .training import train, train_oracle
 
     if options.model == "oracle":
         train_oracle(options.minutes, options.seed, options.out, log)
+    elif options.model == "few-steps":
+        train_few_steps(options.minutes, options.seed, options.out, options.start, log, worlds.named(options.world))
     else:
         train(options.model, options.minutes, options.seed, options.out, options.start, log, worlds.named(options.world))
     return 0

@@ -56,7 +56,7 @@ class LabModel:
         self.device = torch.device(device)
         self.evaluations = 0
         self.net = self.world.network()
-        self.net.load_state_dict(packaged_weights(trained.weights))
+        self.net.load_state_dict(packaged_weights(trained.weights, trained.base))
         self.net.eval().requires_grad_(False).to(self.device)
         self._alpha_bar = alpha_bar()
 

@@ -1,4 +1,4 @@
-"""Training of the lab's networks: either world's eps and flow model; of shapes the distilled student and the oracle's detector.
+"""Training of the lab's networks: either world's eps and flow model; of shapes `distilled` and the oracle's detector.
 
 Forty minutes on one CPU core give a model like the embedded ones; a GPU is used when there is one.
 """
@@ -34,6 +34,9 @@ _DECAY_FROM = 0.55
 _EMA = 0.998
 _SAVE_SECONDS = 90
 _MAX_LAYOUT_WEIGHT = 30.0
+_BEGINS_AS = {"distilled": "flow"}
+_IN_HALF = ("eps", "flow", "distilled")
+"""The shapes' models that are packaged in half precision, and not in 8 bits."""
 
 
 def train(family: str, minutes: float, seed: int, out: Path, start: Path | None, log: Log, world: World = WORLD) -> None:
@@ -61,14 +64,15 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
             net.load_state_dict(unpacked(tensors(start)))
         except RuntimeError:
             raise ValueError(f"{start} does not hold the weights of this network") from None
-    elif family == "distilled":
-        net.load_state_dict(LabModel("flow").net.state_dict())
+    elif family in _BEGINS_AS:
+        net.load_state_dict(LabModel(_BEGINS_AS[family]).net.state_dict())
     average.load_state_dict(net.state_dict())
     optimizers = _optimizers(net)
     if family == "distilled":
         loss_of = _distillation_loss(LabModel("flow", device))
     else:
         loss_of = {"eps": _eps_loss, "v": _v_loss, "flow": _flow_loss}[trained.parameterisation]
+    in_half = world is WORLD and family in _IN_HALF
     schedule = alpha_bar().to(device)
     saved = time.monotonic()
     losses: list[Tensor] = []
@@ -92,9 +96,9 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
             log(f"{family} step {step + 1}: loss {torch.stack(losses).mean().item():.4f}, {share:.0%} of the time")
             losses.clear()
         if time.monotonic() - saved > _SAVE_SECONDS:
-            _save(average, out, world)
+            _save(average, out, in_half)
             saved = time.monotonic()
-    _save(average, out, world)
+    _save(average, out, in_half)
     log(f"{family}: {step + 1} steps, written {out}")
 
 
@@ -239,8 +243,8 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _save(net: nn.Module, out: Path, world: World) -> None:
+def _save(net: nn.Module, out: Path, in_half: bool) -> None:
     weights = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
-    kept = {name: tensor.half() for name, tensor in weights.items()} if world is WORLD else in_8_bits(weights)
+    kept = {name: tensor.half() for name, tensor in weights.items()} if in_half else in_8_bits(weights)
     with whole_file(out) as part:
         save_file(kept, part)
