@@ -72,6 +72,11 @@ def test_the_student_begins_as_its_teacher(tmp_path):
     assert 0 < change(written, load(WEIGHTS.joinpath("flow.safetensors").read_bytes())) < 0.2
 
 
+def test_v_begins_as_eps_and_is_kept_in_8_bits(tmp_path):
+    written, _ = trained("v", tmp_path / "a.safetensors")
+    assert 0 < change(unpacked(written), load(WEIGHTS.joinpath("eps.safetensors").read_bytes())) < 0.2
+
+
 @pytest.fixture
 def few_lessons(monkeypatch):
     monkeypatch.setattr(distillation, "_TEACHER_STEPS", 4)

@@ -14,7 +14,7 @@ from ..plots import forest
 from ..progress import Bar
 from ..store import write_whole
 
-_MODELS = ("eps", "flow", "distilled", "few-steps")
+_MODELS = ("eps", "flow", "distilled", "few-steps", "v")
 _FAMILIES = ("eps", "flow")
 _OF_BOTH_WORLDS = (*_FAMILIES, "few-steps")
 _WORLDS = ("shapes", "pictograms")
@@ -83,7 +83,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     """Hang the lab's commands under a parser; each sets `run`, which takes the options and gives the exit status."""
     evaluate = subparsers.add_parser("evaluate", help="compare ways of making the noise on the same prompts and seeds")
     evaluate.add_argument("--world", choices=_WORLDS, default="shapes", help="which small world (default: %(default)s)")
-    evaluate.add_argument("--model", choices=_MODELS, required=True, help="which one; distilled: of shapes only")
+    evaluate.add_argument("--model", choices=_MODELS, required=True, help="which one; distilled and v: of shapes only")
     evaluate.add_argument("--guidance", type=number(0, 30), help="another guidance scale than the model's best one")
     evaluate.add_argument(
         "--steps", type=whole_number(1, 500), help="another number of sampler steps than the model's own, for every arm"
@@ -193,6 +193,8 @@ def _run(options: RunOptions, world: str, family: str, guidance: float | None = 
     arms = [Arm.named(name.strip()) for name in options.arms.split(",") if name.strip()]
     if not arms:
         raise ValueError(f"--arms = {options.arms!r} names no arm; plain is one")
+    of = worlds.named(world)
+    of.model(family)  # refused before the bar is drawn
     if options.resume is not None:
         check_writable("--resume", options.resume)
     names = list(dict.fromkeys(["plain", *(arm.name for arm in arms)]))
@@ -203,9 +205,7 @@ def _run(options: RunOptions, world: str, family: str, guidance: float | None = 
 
     bar(0, len(names) * options.pairs)
     try:
-        return evaluate(
-            family, arms, options.pairs, options.seed, options.resume, progress, guidance, worlds.named(world), steps
-        )
+        return evaluate(family, arms, options.pairs, options.seed, options.resume, progress, guidance, of, steps)
     finally:
         bar.close()
 

@@ -1,4 +1,4 @@
-"""Training of the lab's networks: either world's eps and flow model; of shapes `distilled` and the oracle's detector.
+"""Training of the lab's networks: either world's eps and flow model; of shapes `distilled`, `v` and the oracle's detector.
 
 Forty minutes on one CPU core give a model like the embedded ones; a GPU is used when there is one.
 """
@@ -34,7 +34,7 @@ _DECAY_FROM = 0.55
 _EMA = 0.998
 _SAVE_SECONDS = 90
 _MAX_LAYOUT_WEIGHT = 30.0
-_BEGINS_AS = {"distilled": "flow"}
+_BEGINS_AS = {"distilled": "flow", "v": "eps"}
 _IN_HALF = ("eps", "flow", "distilled")
 """The shapes' models that are packaged in half precision, and not in 8 bits."""
 
@@ -45,6 +45,7 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
     Args:
         family: "eps", "flow", or "distilled": the packaged flow model's guided prediction learnt by one network that
             needs no guidance, as in FLUX.1; it starts from the flow model's weights unless `start` says otherwise.
+            "v": eps's network further trained for v and zero terminal SNR; it starts from the eps model's weights.
         minutes: wall-clock time.
         start: weights to go on from; an interrupted training goes on from its own `out`.
         world: whose model.
@@ -73,7 +74,7 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
     else:
         loss_of = {"eps": _eps_loss, "v": _v_loss, "flow": _flow_loss}[trained.parameterisation]
     in_half = world is WORLD and family in _IN_HALF
-    schedule = alpha_bar().to(device)
+    schedule = alpha_bar(trained.zero_terminal_snr).to(device)
     saved = time.monotonic()
     losses: list[Tensor] = []
     for step, share in clock(minutes):

@@ -68,6 +68,8 @@ class WorldModel:
     """The file of the weights that `weights` is only a low-rank difference to; see `packaged.adapted`."""
     steps: int | None = None
     """Of the sampler, where it takes another number than the world's other models."""
+    zero_terminal_snr: bool = False
+    """Whether its schedule's noisiest level is pure noise; flow models' always is."""
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ WORLD = World(
         "few-steps": WorldModel(
             weights="few-steps.safetensors", base="distilled.safetensors", parameterisation="flow", guidance=1.0, steps=4
         ),
+        "v": WorldModel(weights="v.safetensors", parameterisation="v", guidance=3.5, zero_terminal_snr=True),
     },
     network=ShapesNet,
     oracle=Oracle,
