@@ -137,9 +137,9 @@ def test_json_has_the_promised_shape_and_costs(family, capsys):
     assert found["automatic"]["ci"][0] <= found["automatic"]["diff"] <= found["automatic"]["ci"][1]
 
 
-@pytest.mark.parametrize(("more", "plain"), [([], 16), (["--steps", "6"], 6)])
+@pytest.mark.parametrize(("more", "plain"), [([], 4), (["--steps", "6"], 6)])
 def test_another_number_of_steps_is_every_arms(more, plain, tmp_path, capsys):
-    run = ["evaluate", "--model", "distilled", "--arms", "automatic,equal-cost", "--pairs", "4", "--json", "--quiet", *more]
+    run = ["evaluate", "--model", "few-steps", "--arms", "automatic,equal-cost", "--pairs", "4", "--json", "--quiet", *more]
     kept = ["--resume", str(tmp_path / "kept.jsonl")]
     assert command(*run, *kept) == 0
     found = json.loads(capsys.readouterr().out)["arms"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from lib_noiseorder.model import NoiseLevel
 from lib_noiseorder.tools.lab import worlds
 from lib_noiseorder.tools.lab.arms import Arm, seed_draws
 from lib_noiseorder.tools.lab.evaluation import pairs_of
@@ -52,12 +53,31 @@ def test_the_models_draw_most_prompts_right(family):
     assert sum(verdict.all for verdict in WORLD.oracle().judge(pictures, prompts)) >= 5
 
 
+@pytest.mark.parametrize("world", worlds.NAMES)
+def test_the_few_step_models_draw_in_four_evaluations(world):
+    model = LabModel("few-steps", world=world)
+    prompts, seeds, _ = pairs_of(16, 5, model.world)
+    pictures = model.sample(seed_draws(seeds, model.world.size)(1), prompts)
+    assert model.guidance == 1 and model.evaluations == 4
+    assert sum(verdict.all for verdict in model.world.oracle().judge(pictures, prompts)) >= 5
+
+
+def test_the_v_model_begins_with_pure_noise():
+    model = LabModel("v")
+    assert model.family == "eps" and model.level(1) == NoiseLevel(0, 1)
+    assert model.level(0) == LabModel("eps").level(0)  # the cleanest level is Stable Diffusion's
+    assert model.timestep_of(1) == 1
+    prompts, seeds, _ = pairs_of(16, 5)
+    pictures = model.sample(seed_draws(seeds)(1), prompts)
+    assert sum(verdict.all for verdict in model.world.oracle().judge(pictures, prompts)) >= 5
+
+
 def test_automatic_starts_from_one_of_the_draws_and_pays_what_it_announces():
     model, prompts = LabModel("eps", world="pictograms"), test_prompts(2, 5)
     arm, draw = Arm.named("automatic"), seed_draws([1, 2], WORLD.size)
     assert arm.sample(model, prompts, draw).shape == (2, 3, 32, 32)
     assert 40 < model.evaluations <= 40 * 1.4
-    with pytest.raises(ValueError, match="the model of pictograms must be one of eps, flow, got 'distilled'"):
+    with pytest.raises(ValueError, match="the model of pictograms must be one of eps, flow, few-steps, got 'distilled'"):
         LabModel("distilled", world="pictograms")
     with pytest.raises(ValueError, match="must be one of shapes, pictograms, got 'letters'"):
         worlds.named("letters")

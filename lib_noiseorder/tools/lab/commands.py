@@ -15,8 +15,9 @@ from ..plots import Panel, curves, forest
 from ..progress import Bar
 from ..store import write_whole
 
-_MODELS = ("eps", "flow", "distilled")
+_MODELS = ("eps", "flow", "distilled", "few-steps", "v")
 _FAMILIES = ("eps", "flow")
+_OF_BOTH_WORLDS = (*_FAMILIES, "few-steps")
 _WORLDS = ("shapes", "pictograms")
 _CHECKPOINTS = {"shapes-sd1": "sd1_training", "shapes-flux": "flux_training"}
 """Models in other programs' formats, with the module that makes each."""
@@ -98,7 +99,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
     """Hang the lab's commands under a parser; each sets `run`, which takes the options and gives the exit status."""
     evaluate = subparsers.add_parser("evaluate", help="compare ways of making the noise on the same prompts and seeds")
     evaluate.add_argument("--world", choices=_WORLDS, default="shapes", help="which small world (default: %(default)s)")
-    evaluate.add_argument("--model", choices=_MODELS, required=True, help="which one; distilled: of shapes only")
+    evaluate.add_argument("--model", choices=_MODELS, required=True, help="which one; distilled and v: of shapes only")
     evaluate.add_argument("--guidance", type=number(0, 30), help="another guidance scale than the model's best one")
     evaluate.add_argument(
         "--steps", type=whole_number(1, 500), help="another number of sampler steps than the model's own, for every arm"
@@ -203,18 +204,21 @@ def _train(options: TrainOptions) -> int:
     check_writable("--out", options.out)
     if options.start is not None and options.model in _FROM_NOTHING:
         raise ValueError(f"--start = {options.start}: {options.model} is always trained from nothing")
-    if options.world != "shapes" and options.model not in _FAMILIES:
-        raise ValueError(f"--world = {options.world}: only {' and '.join(_FAMILIES)} can be trained, not {options.model}")
+    if options.world != "shapes" and options.model not in _OF_BOTH_WORLDS:
+        raise ValueError(f"--world = {options.world}: only {', '.join(_OF_BOTH_WORLDS)} can be trained, not {options.model}")
     if options.model in _CHECKPOINTS:
         recipe = importlib.import_module(f".formats.{_CHECKPOINTS[options.model]}", __package__)
         start = {} if options.start is None else {"start": options.start}
         recipe.train(options.minutes, options.seed, options.out, log, **start)
         return 0
     from . import worlds
+    from .distillation import train_few_steps
     from .training import train, train_oracle
 
     if options.model == "oracle":
         train_oracle(options.minutes, options.seed, options.out, log)
+    elif options.model == "few-steps":
+        train_few_steps(options.minutes, options.seed, options.out, options.start, log, worlds.named(options.world))
     else:
         train(options.model, options.minutes, options.seed, options.out, options.start, log, worlds.named(options.world))
     return 0
@@ -237,6 +241,8 @@ def _run(options: RunOptions, world: str, family: str, guidance: float | None = 
     arms = [Arm.named(name.strip()) for name in options.arms.split(",") if name.strip()]
     if not arms:
         raise ValueError(f"--arms = {options.arms!r} names no arm; plain is one")
+    of = worlds.named(world)
+    of.model(family)  # refused before the bar is drawn
     if options.resume is not None:
         check_writable("--resume", options.resume)
     names = list(dict.fromkeys(["plain", *(arm.name for arm in arms)]))
@@ -247,9 +253,7 @@ def _run(options: RunOptions, world: str, family: str, guidance: float | None = 
 
     bar(0, len(names) * options.pairs)
     try:
-        return evaluate(
-            family, arms, options.pairs, options.seed, options.resume, progress, guidance, worlds.named(world), steps
-        )
+        return evaluate(family, arms, options.pairs, options.seed, options.resume, progress, guidance, of, steps)
     finally:
         bar.close()
 

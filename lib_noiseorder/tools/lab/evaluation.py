@@ -218,7 +218,7 @@ def _weights(file: str) -> str:
 
 def _key(arm: Arm, model: LabModel, prompts: Sequence[WorldPrompt], seeds: list[int]) -> str:
     """What a chunk's result depends on; the arm's recipe changes when what the arm does changes."""
-    weights, texts = _weights(model.trained.weights), [str(prompt) for prompt in prompts]
+    weights, texts = [_weights(file) for file in model.trained.files], [str(prompt) for prompt in prompts]
     said = json.dumps([arm.recipe_for(model), model.name, model.guidance, model.steps, weights, texts, seeds])
     return f"{model.world.name} {model.name} {arm.name} {hashlib.sha256(said.encode()).hexdigest()[:16]}"
 

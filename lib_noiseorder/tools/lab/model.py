@@ -56,9 +56,9 @@ class LabModel:
         self.device = torch.device(device)
         self.evaluations = 0
         self.net = self.world.network()
-        self.net.load_state_dict(packaged_weights(trained.weights))
+        self.net.load_state_dict(packaged_weights(trained.weights, trained.base))
         self.net.eval().requires_grad_(False).to(self.device)
-        self._alpha_bar = alpha_bar()
+        self._alpha_bar = alpha_bar(trained.zero_terminal_snr)
 
     def level(self, timestep: float) -> NoiseLevel:
         """The noise level at a fraction of the schedule: 1 is the noisiest, 0 the cleanest."""
@@ -123,7 +123,14 @@ class LabModel:
         raise ValueError(f"steps must be at least 1, got {steps}")
 
 
-def alpha_bar() -> Tensor:
-    """ᾱ of Stable Diffusion 1's scaled-linear schedule, 1000 steps; ᾱ_T = 0.0047, so pure noise is never reached."""
+def alpha_bar(zero_terminal_snr: bool = False) -> Tensor:
+    """ᾱ of Stable Diffusion 1's scaled-linear schedule, 1000 steps; ᾱ_T = 0.0047, so pure noise is never reached.
+
+    With `zero_terminal_snr` √ᾱ is shifted and stretched so that it is, and the cleanest level stays (arXiv 2305.08891).
+    """
     beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - beta, 0).float()
+    schedule = torch.cumprod(1 - beta, 0)
+    if zero_terminal_snr:
+        alpha = schedule.sqrt()
+        schedule = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
+    return schedule.float()

@@ -12,6 +12,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 SCALE = ".scale"
+UP, DOWN = ".up", ".down"
 _WORTH_IT = 4096
 """Values from which a matrix is kept in 8 bits."""
 
@@ -29,9 +30,38 @@ def packaged_tensors(name: str) -> dict[str, Tensor]:
         raise OSError(f"the packaged weights {name} are damaged ({error}); install Noise Order again") from None
 
 
-def packaged_weights(name: str) -> dict[str, Tensor]:
-    """A network's weights of the folder `weights` as it takes them, in float32. Raises OSError as `packaged_tensors`."""
-    return unpacked(packaged_tensors(name))
+def packaged_weights(name: str, base: str | None = None) -> dict[str, Tensor]:
+    """A network's weights of the folder `weights` as it takes them, in float32; with a `base`, that file's weights adapted.
+
+    Raises OSError as `packaged_tensors`.
+    """
+    weights = unpacked(packaged_tensors(name))
+    return weights if base is None else adapted(unpacked(packaged_tensors(base)), weights)
+
+
+def adapter(base: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """A low-rank difference to weights that changes nothing yet: what `adapted` takes, to be trained (LoRA, arXiv 2106.09685).
+
+    Matrices get two factors, in tensors of their names with UP and DOWN; what is no matrix, or no smaller so, is there whole.
+    """
+    kept = {}
+    for name, tensor in base.items():
+        if tensor.ndim == 2 and tensor.numel() > rank * sum(tensor.shape):
+            kept[f"{name}{UP}"] = tensor.new_zeros(len(tensor), rank)
+            kept[f"{name}{DOWN}"] = torch.randn(rank, tensor.shape[1]).to(tensor) / rank**0.5
+        else:
+            kept[name] = tensor.clone()
+    return kept
+
+
+def adapted(base: Mapping[str, Tensor], difference: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with an `adapter`'s difference; gradients go through."""
+    return {
+        name: tensor + difference[f"{name}{UP}"] @ difference[f"{name}{DOWN}"]
+        if f"{name}{UP}" in difference
+        else difference[name]
+        for name, tensor in base.items()
+    }
 
 
 def unpacked(kept: Mapping[str, Tensor]) -> dict[str, Tensor]:

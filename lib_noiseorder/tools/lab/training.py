@@ -1,4 +1,4 @@
-"""Training of the lab's networks: either world's eps and flow model; of shapes the distilled student and the oracle's detector.
+"""Training of the lab's networks: either world's eps and flow model; of shapes `distilled`, `v` and the oracle's detector.
 
 Forty minutes on one CPU core give a model like the embedded ones; a GPU is used when there is one.
 """
@@ -34,6 +34,9 @@ _DECAY_FROM = 0.55
 _EMA = 0.998
 _SAVE_SECONDS = 90
 _MAX_LAYOUT_WEIGHT = 30.0
+_BEGINS_AS = {"distilled": "flow", "v": "eps"}
+_IN_HALF = ("eps", "flow", "distilled")
+"""The shapes' models that are packaged in half precision, and not in 8 bits."""
 
 
 def train(family: str, minutes: float, seed: int, out: Path, start: Path | None, log: Log, world: World = WORLD) -> None:
@@ -42,6 +45,7 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
     Args:
         family: "eps", "flow", or "distilled": the packaged flow model's guided prediction learnt by one network that
             needs no guidance, as in FLUX.1; it starts from the flow model's weights unless `start` says otherwise.
+            "v": eps's network further trained for v and zero terminal SNR; it starts from the eps model's weights.
         minutes: wall-clock time.
         start: weights to go on from; an interrupted training goes on from its own `out`.
         world: whose model.
@@ -61,15 +65,16 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
             net.load_state_dict(unpacked(tensors(start)))
         except RuntimeError:
             raise ValueError(f"{start} does not hold the weights of this network") from None
-    elif family == "distilled":
-        net.load_state_dict(LabModel("flow").net.state_dict())
+    elif family in _BEGINS_AS:
+        net.load_state_dict(LabModel(_BEGINS_AS[family]).net.state_dict())
     average.load_state_dict(net.state_dict())
     optimizers = _optimizers(net)
     if family == "distilled":
         loss_of = _distillation_loss(LabModel("flow", device))
     else:
         loss_of = {"eps": _eps_loss, "v": _v_loss, "flow": _flow_loss}[trained.parameterisation]
-    schedule = alpha_bar().to(device)
+    in_half = world is WORLD and family in _IN_HALF
+    schedule = alpha_bar(trained.zero_terminal_snr).to(device)
     saved = time.monotonic()
     losses: list[Tensor] = []
     for step, share in clock(minutes):
@@ -92,9 +97,9 @@ def train(family: str, minutes: float, seed: int, out: Path, start: Path | None,
             log(f"{family} step {step + 1}: loss {torch.stack(losses).mean().item():.4f}, {share:.0%} of the time")
             losses.clear()
         if time.monotonic() - saved > _SAVE_SECONDS:
-            _save(average, out, world)
+            _save(average, out, in_half)
             saved = time.monotonic()
-    _save(average, out, world)
+    _save(average, out, in_half)
     log(f"{family}: {step + 1} steps, written {out}")
 
 
@@ -239,8 +244,8 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _save(net: nn.Module, out: Path, world: World) -> None:
+def _save(net: nn.Module, out: Path, in_half: bool) -> None:
     weights = {name: tensor.cpu().contiguous() for name, tensor in net.state_dict().items()}
-    kept = {name: tensor.half() for name, tensor in weights.items()} if world is WORLD else in_8_bits(weights)
+    kept = {name: tensor.half() for name, tensor in weights.items()} if in_half else in_8_bits(weights)
     with whole_file(out) as part:
         save_file(kept, part)

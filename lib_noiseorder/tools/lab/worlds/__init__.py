@@ -64,8 +64,17 @@ class WorldModel:
     """What the network puts out; see `lib_noiseorder.model`."""
     guidance: float
     """Its best classifier-free guidance scale."""
+    base: str | None = None
+    """The file of the weights that `weights` is only a low-rank difference to; see `packaged.adapted`."""
     steps: int | None = None
     """Of the sampler, where it takes another number than the world's other models."""
+    zero_terminal_snr: bool = False
+    """Whether its schedule's noisiest level is pure noise; flow models' always is."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that it is loaded from."""
+        return (self.weights,) if self.base is None else (self.weights, self.base)
 
 
 @dataclass(frozen=True)

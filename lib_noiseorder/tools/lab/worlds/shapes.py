@@ -15,6 +15,10 @@ WORLD = World(
         "eps": WorldModel(weights="eps.safetensors", parameterisation="eps", guidance=3.5),
         "flow": WorldModel(weights="flow.safetensors", parameterisation="flow", guidance=3.0),
         "distilled": WorldModel(weights="distilled.safetensors", parameterisation="flow", guidance=1.0),
+        "few-steps": WorldModel(
+            weights="few-steps.safetensors", base="distilled.safetensors", parameterisation="flow", guidance=1.0, steps=4
+        ),
+        "v": WorldModel(weights="v.safetensors", parameterisation="v", guidance=3.5, zero_terminal_snr=True),
     },
     network=ShapesNet,
     oracle=Oracle,
@@ -24,4 +28,4 @@ WORLD = World(
     picture=lambda prompt, rng: render(place(prompt, rng), rng),
     to_latent=to_latent,
 )
-"""`distilled` has flow's guidance in its weights."""
+"""`distilled` and `few-steps` have flow's guidance in their weights."""

@@ -14,6 +14,13 @@ WORLD = World(
     models={
         "eps": WorldModel(weights="pictograms-eps.safetensors", parameterisation="v", guidance=3.0),
         "flow": WorldModel(weights="pictograms-flow.safetensors", parameterisation="flow", guidance=2.5),
+        "few-steps": WorldModel(
+            weights="pictograms-few-steps.safetensors",
+            base="pictograms-flow.safetensors",
+            parameterisation="flow",
+            guidance=1.0,
+            steps=4,
+        ),
     },
     network=PictogramsNet,
     oracle=Oracle,
