@@ -132,7 +132,7 @@ def plan_for(run: SamplerRun, *, extra_cost: float = EXTRA_COST, draws: int = 0)
     def affordable(plan: SelectionPlan) -> bool:
         return plan.extra_evaluations(run) <= extra_cost * run.own_evaluations + _ROUNDING
 
-    far = round(_FAR * run.steps)
+    far = min(max(2, round(_FAR * run.steps)), most_followed(run.steps))
     if draws:
         return look(draws, min(draws, far))
     for count in range(MOST_DRAWS, 2, -1):

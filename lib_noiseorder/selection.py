@@ -1,11 +1,12 @@
-"""Semantic selection: of several initial noises, keep the one in which the model soonest sees a sharp picture.
+"""Semantic selection: of several initial noises, keep the one in which the model soonest sees a clear picture.
 
 Every candidate is an untouched draw of N(0, I), so nothing about the noise's distribution is bent. All are shown to the
-sampler's own first call, under guidance; the sharpest pictures' draws are followed further, with DDIM / Euler steps between the
-calls, and of these the one goes on whose last picture is the sharpest.
+sampler's own first call, under guidance. The draws whose pictures are the most pronounced there (`response`) are followed further,
+with DDIM / Euler steps between the calls, and of these the one goes on whose last picture is the sharpest (`sharpness`).
 
 What a diffusion model predicts early is the mean of all pictures that may still come of the noise: where it has not made up its
-mind, things are in two places, or two things in one, and edges are many and faint. Few sharp edges say that it has.
+mind, things are in two places, or two things in one, and all is faint and blurred. Few strong places and few sharp edges say
+that it has.
 Noisy latents and noise levels are those of `lib_noiseorder.model`: x = alpha·x0 + sigma·eps.
 """
 
@@ -131,35 +132,43 @@ _Asking = Callable[[int], Questions]
 
 
 def _scores(asking: _Asking, candidates: Sequence[_Candidate], plan: SelectionPlan) -> Tensor:
-    """Scores [n, B] on the CPU; lower is better. Of a picture's draws that drop out, the sharpest comes next to the finalists.
+    """Scores [n, B] on the CPU; lower is better. Of a picture's draws that drop out, the strongest comes next to the finalists.
 
     Those get the finalists' worst score and, on top, by how much they fall short at the first call of the weakest finalist.
     Infinite where no finalist has a finite score.
     """
-    first = _followed(asking(len(candidates)), candidates, range(1 if plan.drops_draws else plan.steps))
+    questions = asking(len(candidates))
+    guidance = questions.model.guidance
+    _follow(questions, candidates, range(1 if plan.drops_draws else plan.steps))
     if not plan.drops_draws:
-        return -first
-    ranked = first.masked_fill(~torch.isfinite(first), -torch.inf).argsort(dim=0, descending=True, stable=True)
+        return -_of_pictures(sharpness, candidates, guidance)
+    strength = _of_pictures(response, candidates, guidance)
+    ranked = strength.masked_fill(~torch.isfinite(strength), -torch.inf).argsort(dim=0, descending=True, stable=True)
     numbers = ranked[: plan.finalists].sort(0).values  # [finalists, B]; a batch of finalists mixes draws
     finalists = [_Candidate.of(candidates, row.tolist()) for row in numbers]
-    judged = -_followed(asking(len(finalists)), finalists, range(1, plan.steps))
+    _follow(asking(len(finalists)), finalists, range(1, plan.steps))
+    judged = -_of_pictures(sharpness, finalists, guidance)
     for finalist, row in zip(finalists, numbers):
         finalist.hand_back(candidates, row.tolist())
     worst = judged.masked_fill(~torch.isfinite(judged), -torch.inf).amax(0)
     behind = torch.where(torch.isfinite(worst), worst, torch.inf)
-    score = behind + first.gather(0, numbers).amin(0) - first
+    score = behind + strength.gather(0, numbers).amin(0) - strength
     return score.scatter(0, numbers, judged)
 
 
-def _followed(questions: Questions, candidates: Sequence[_Candidate], calls: range) -> Tensor:
-    """How sharp every candidate's picture is at the last of these calls of the sampler, [n, B] on the CPU."""
+def _follow(questions: Questions, candidates: Sequence[_Candidate], calls: range) -> None:
+    """Ask about every candidate what these calls of the sampler would, with its steps between them."""
     model, levels = questions.model, questions.model.sampler_levels
     for number in calls:
         if number:
             for candidate in candidates:
                 candidate.step(model.guidance, levels[number - 1], levels[number])
         _predict(questions, candidates, levels[number])
-    return torch.stack([sharpness(candidate.guided(model.guidance)).cpu() for candidate in candidates])
+
+
+def _of_pictures(figure: Callable[[Tensor], Tensor], candidates: Sequence[_Candidate], guidance: float) -> Tensor:
+    """A figure of every candidate's last picture under guidance, [n, B] on the CPU."""
+    return torch.stack([figure(candidate.guided(guidance)).cpu() for candidate in candidates])
 
 
 def _predict(questions: Questions, candidates: Sequence[_Candidate], level: NoiseLevel) -> None:
@@ -173,18 +182,45 @@ def _predict(questions: Questions, candidates: Sequence[_Candidate], level: Nois
             candidate.cond, candidate.uncond = questions.predict_pair(candidate.x, level)
 
 
-def sharpness(x0: Tensor) -> Tensor:
-    """How few and sharp the edges of a clean picture are that the model sees: per picture [B], fp32; higher is sharper.
+def response(x0: Tensor) -> Tensor:
+    """How pronounced a clean picture is that the model sees: per picture [B], fp32; higher is stronger.
 
-    The root mean square of the differences between neighbours over their mean absolute value: the inverse of the normalised
-    sparsity measure of Krishnan, Tay & Fergus, "Blind deconvolution using a normalized sparsity measure" (CVPR 2011), which
-    is lowest for a sharp picture and independent of its contrast. 1 or more, or NaN for a picture without any edge.
+    The fourth root of the mean fourth power, every channel around its own mean: few strong places count for more than a
+    faint veil.
 
     Args:
-        x0: [B, C, H, W], or with more axes in between (frames), of which the last two count; tokens [B, n, C] or a sound
-            [B, C, n], whose neighbours lie along the longer axis; or [B, n].
+        x0: [B, C, …], of which all axes from the third on are places; tokens [B, n, C] or a sound [B, C, n], whose places lie
+            along the longer axis; or [B, n].
+    """
+    return _around_the_mean(to_compute(x0)).pow(4).mean(1).pow(1 / 4).float()
+
+
+def sharpness(x0: Tensor) -> Tensor:
+    """How few and strong the places and the edges of a clean picture are: per picture [B], fp32; higher is sharper.
+
+    The root mean square over the mean absolute value, of the places around their channel's mean and of the differences between
+    neighbours, multiplied. That ratio is the inverse of the normalised sparsity measure of Krishnan, Tay & Fergus, "Blind
+    deconvolution using a normalized sparsity measure" (CVPR 2011), which is lowest for a sharp picture, whatever its contrast.
+    At least 1; NaN for a picture without any edge.
+
+    Args:
+        x0: as in `response`; of more than two axes of places (frames) the last two have edges.
     """
     x0 = to_compute(x0)
-    axes = (-1, -2) if x0.ndim > 3 else (-1 if x0.ndim < 3 or x0.shape[-1] > x0.shape[-2] else -2,)
-    edges = torch.cat([x0.diff(dim=axis).flatten(1) for axis in axes], 1)
-    return (edges.square().mean(1).sqrt() / edges.abs().mean(1)).float()
+    edges = torch.cat([x0.diff(dim=axis).flatten(1) for axis in _places(x0)[-2:]], 1)
+    return (_sparsity(_around_the_mean(x0)) * _sparsity(edges)).float()
+
+
+def _places(x0: Tensor) -> list[int]:
+    """The axes along which neighbours lie."""
+    if x0.ndim == 3:
+        return [2 if x0.shape[2] > x0.shape[1] else 1]
+    return list(range(min(2, x0.ndim - 1), x0.ndim))
+
+
+def _around_the_mean(x0: Tensor) -> Tensor:
+    return (x0 - x0.mean(_places(x0), keepdim=True)).flatten(1)
+
+
+def _sparsity(values: Tensor) -> Tensor:
+    return values.square().mean(1).sqrt() / values.abs().mean(1)
