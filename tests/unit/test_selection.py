@@ -24,7 +24,7 @@ from lib_noiseorder.plans import (
     plan_for,
     smallest_extra_cost,
 )
-from lib_noiseorder.selection import select, sharpness
+from lib_noiseorder.selection import response, select, sharpness
 from tests.lengths import at_length
 
 SHAPES = [(4, 8, 8), (4, 3, 8, 8), (16, 8), (8,)]
@@ -113,23 +113,34 @@ def followed(host, noise, calls):
     return pictures
 
 
-def sharp(picture):
-    """What `sharpness` is to say of one picture [C, H, W] or [C, T, H, W], of tokens [n, C] or of a row."""
+def around_the_mean(picture):
+    """One picture [C, H, W] or [C, T, H, W], tokens [n, C] or a row, without its channels' means, and its places' axes."""
     picture = np.asarray(picture, dtype=np.float64)
-    axes = (-1, -2) if picture.ndim > 2 else (int(np.argmax(picture.shape)),)
-    edges = np.concatenate([np.abs(np.diff(picture, axis=axis)).ravel() for axis in axes])
-    return np.sqrt((edges**2).mean()) / edges.mean()
+    places = tuple(range(1, picture.ndim)) if picture.ndim > 2 else (int(np.argmax(picture.shape)),)
+    return picture - picture.mean(places, keepdims=True), places
+
+
+def strong(picture):
+    """What `response` is to say of it."""
+    return (around_the_mean(picture)[0] ** 4).mean() ** 0.25
+
+
+def sharp(picture):
+    """What `sharpness` is to say of it."""
+    around, places = around_the_mean(picture)
+    edges = np.concatenate([np.abs(np.diff(around, axis=axis)).ravel() for axis in places[-2:]])
+    return np.prod([np.sqrt((values**2).mean()) / np.abs(values).mean() for values in (around, edges)])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("plan", PLANS, ids=str)
-def test_the_sharpest_of_the_finalists_wins_and_they_are_the_sharpest_at_the_first_call(shape, guidance, plan):
+def test_the_sharpest_of_the_finalists_wins_and_they_are_the_strongest_at_the_first_call(shape, guidance, plan):
     draw, seeds = draws_of(shape, range(1, 6)), range(5)
     selected = select(plan, draw, Host(torch.ones(5, *shape), guidance))
     paths = [followed(Host(torch.ones(5, *shape), guidance), draw(k), plan.steps) for k in range(1, plan.draws + 1)]
     for row in seeds:
-        first, last = ([sharp(path[which][row]) for path in paths] for which in (0, -1))
+        first, last = [strong(path[0][row]) for path in paths], [sharp(path[-1][row]) for path in paths]
         ranked = sorted(range(plan.draws), key=lambda k: -first[k])
         finalists = ranked[: plan.finalists] if plan.steps > 1 else ranked
         winner, scores = max(finalists, key=lambda k: last[k]), selected.report.scores[row]
@@ -202,9 +213,9 @@ def test_draws_that_drop_out_are_shown_as_first_seen_and_rank_behind_in_that_ord
     watching, host = Watching(), Host(torch.ones(3, 4, 8, 8))
     report = select(plan, draws_of((4, 8, 8), [1, 2, 3]), host, observer=watching).report
     first, last = host.seen[: plan.draws], host.seen[-plan.finalists :]
-    sharpest = torch.stack([sharpness(guided(host, *seen[2:])) for seen in first])
+    strongest = torch.stack([response(guided(host, *seen[2:])) for seen in first])
     for row, scores in enumerate(report.scores):
-        ranked = sharpest[:, row].argsort(descending=True).tolist()
+        ranked = strongest[:, row].argsort(descending=True).tolist()
         finalists, dropped = ranked[: plan.finalists], ranked[plan.finalists :]
         assert report.chosen[row] - 1 in finalists and len(scores) == plan.draws
         assert min(scores[k] for k in dropped) > max(scores[k] for k in finalists)
@@ -332,7 +343,7 @@ def test_draws_and_predictions_of_unequal_shapes_are_refused():
         select(PLAN, lambda k: torch.randn(2, 4, 8, 8), host)
 
 
-# -- how sharp a picture is ----------------------------------------------------------------------------------------------
+# -- how pronounced and how sharp a picture is -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (8, 16), (4, 1, 8, 8), (1, 8, 8), (64, 16), (3, 5, 9)], ids=str)
@@ -341,6 +352,21 @@ def test_sharpness_is_what_its_formula_says(shape):
     found = sharpness(x0)
     assert found.shape == (3,) and found.dtype == torch.float32
     assert found.tolist() == pytest.approx([sharp(picture) for picture in x0], rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (8, 16), (4, 1, 8, 8), (64, 16)], ids=str)
+def test_response_is_the_fourth_power_mean_around_every_channels_mean(shape):
+    x0 = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1)).exp()
+    found = response(x0)
+    assert found.shape == (3,) and found.dtype == torch.float32
+    assert found.tolist() == pytest.approx([strong(picture) for picture in x0], rel=1e-5)
+    torch.testing.assert_close(response(0.1 * x0 + 5), 0.1 * found, rtol=1e-3, atol=1e-5)
+
+
+def test_response_prefers_few_strong_places_to_a_faint_veil():
+    spot, veil = torch.zeros(1, 1, 16, 16), torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(1))
+    spot[..., 4:6, 4:6] = 1
+    assert response(spot) > response(veil * spot.std() / veil.std())
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -371,7 +397,7 @@ def test_few_sharp_edges_are_sharper_than_many_faint_ones():
     double[..., 5:], double[..., 11:] = 0.5, 1  # the thing in two places
     noise = torch.randn(1, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     assert sharpness(step) > sharpness(double) > sharpness(ramp) > 1
-    assert sharpness(step) > sharpness(step + 0.1 * noise) > sharpness(step + 0.3 * noise) > sharpness(noise) > 1
+    assert sharpness(step) > sharpness(step + 0.1 * noise) > sharpness(step + 0.3 * noise) > 1
     assert sharpness(torch.nn.functional.avg_pool2d(step, (1, 5), 1)) < sharpness(step)
 
 
@@ -498,4 +524,4 @@ def test_few_steps_compare_as_many_noises_as_the_cost_limit_allows():
 
 def test_about_a_third_of_a_run_is_followed_and_never_more_than_half():
     assert [most_followed(steps) for steps in (1, 2, 3, 8, 9, 20)] == [1, 1, 1, 4, 4, 10]
-    assert [plan_for(SamplerRun(7.0, steps), draws=16).steps for steps in (1, 2, 4, 10, 20, 40, 150)] == [1, 1, 1, 4, 7, 14, 16]
+    assert [plan_for(SamplerRun(7.0, steps), draws=16).steps for steps in (1, 2, 4, 10, 20, 40, 150)] == [1, 1, 2, 4, 7, 14, 16]
