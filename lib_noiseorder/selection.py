@@ -2,7 +2,7 @@
 
 Every candidate is an untouched draw of N(0, I), so nothing about the noise's distribution is bent. All are shown to the
 sampler's own first call, under guidance. The draws whose pictures are the most pronounced there (`response`) are followed
-further, with DDIM / Euler steps between the calls, and of these the one goes on whose last picture is the sharpest (`sharpness`).
+further, with DDIM / Euler steps between the calls, and of these the one whose last picture is the sharpest (`sharpness`) wins.
 
 What a diffusion model predicts early is the mean of all pictures that may still come of the noise: where it has not made up its
 mind, things are in two places, or two things in one, and all is faint and blurred. Few strong places and few sharp edges say
