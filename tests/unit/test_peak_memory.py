@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lib_noiseorder import NoiseOrderSettings, order_noise
+from lib_noiseorder.plans import SamplerRun, plan_for
 from lib_noiseorder.tools.lab.model import LabModel
 from lib_noiseorder.tools.lab.prompted import PromptedModel
 from lib_noiseorder.tools.lab.world import Prompt, to_tokens
@@ -118,7 +119,8 @@ def test_a_selection_keeps_its_noises_and_answers_and_no_more():
     pair = peak(lambda: asked.predict_pair(x, asked.sampler_levels[0]), there)
     settings = NoiseOrderSettings(enabled=True, preset="Automatic")
     whole = peak(lambda: order_noise(settings, lambda k: noise * k / k, asked), there)
-    # the plan of a flow model at 16 steps: two draws, four calls of the sampler, each kept with its two answers
-    predictions, draws = 4, 2
+    plan = plan_for(SamplerRun.of(asked))
+    assert plan.drops_draws
+    kept = 4 * plan.draws + plan.finalists * (3 * (plan.steps - 1) + 2)  # every call's latent with its two answers, the noises
     print(f"selection {(whole - pair) / latent:.1f} latents beside a pair's {pair / latent:.0f}")
-    assert whole <= pair + (draws * (3 * predictions + 2) + 4) * latent
+    assert whole <= pair + (kept + 4) * latent
