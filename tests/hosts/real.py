@@ -13,7 +13,7 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +124,11 @@ class RealHost:
 
     def img2img(self, **payload) -> Result:
         return self._generate("/sdapi/v1/img2img", payload)
+
+    def settle(self, overridden: Iterable[str]) -> None:
+        """Write the options' values down in the host: it restores, after a job, those only that it has in its file."""
+        options = requests.get(f"{self.server.url}/sdapi/v1/options", timeout=600).json()
+        self.server.post("/sdapi/v1/options", {name: options[name] for name in overridden if name in options})
 
     def gallery(self, tab: str, **payload) -> tuple[list[np.ndarray], list[str]]:
         """Everything that is shown of a job, grids, other scripts' pictures and ours, and the infotexts."""

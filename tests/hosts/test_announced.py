@@ -72,6 +72,7 @@ def make(host, tab, payload, **more):
         kept[: host.size // 2] = 255
         payload["mask"] = encoded(kept)
     if not isinstance(host, DoubleHost) and "override_settings" in payload:
+        host.settle(payload["override_settings"])
         payload["override_settings"] = {**host.defaults()["override_settings"], **payload["override_settings"]}
     try:
         return getattr(host, tab)(**payload)

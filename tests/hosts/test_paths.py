@@ -45,7 +45,7 @@ class Path:
         extra = {**payload.get("alwayson_scripts", {}), **more.pop("alwayson_scripts", {})}
         made = {**common, **payload, **more, **({"alwayson_scripts": extra} if extra else {})}
         if "override_settings" in made and not isinstance(host, DoubleHost):
-            settle(host, made["override_settings"])
+            host.settle(made["override_settings"])
             made["override_settings"] = {**host.defaults()["override_settings"], **made["override_settings"]}
         try:
             return getattr(host, self.tab)(**made)
@@ -53,12 +53,6 @@ class Path:
             if "Noise Order" in str(made.get("alwayson_scripts", "")):
                 raise
             pytest.skip(f"the host alone cannot do it: {refused.status}, {refused.message[:100]}")
-
-
-def settle(host, overridden):
-    """Write the options' values down in the host: it restores, after a job, those only that it has in its file."""
-    options = asked(host, "/sdapi/v1/options")
-    host.server.post("/sdapi/v1/options", {name: options[name] for name in overridden if name in options})
 
 
 # -- what a host has ---------------------------------------------------------------------------------------------------
