@@ -82,18 +82,22 @@ class A1111:
         return guided_denoiser.inner_model, "forward"
 
     @contextmanager
-    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float | None) -> Iterator[None]:
+    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float | None, pair: bool) -> Iterator[None]:
         """Have both predictions recorded before guidance; other extensions' guidance is left out meanwhile.
 
-        Several `AND` prompts of a picture give their weighted mean.
+        Several `AND` prompts of a picture give their weighted mean or, of a pair, what the host's guidance would make of
+        them, where the weights add up.
         """
 
         def in_place_of_combine_denoised(x_out: Tensor, conds_list: list, *_: Any, **__: Any) -> Tensor:
-            cond = []
-            for conds in conds_list:
-                total = sum(weight for _, weight in conds) or 1.0
-                cond.append(sum(x_out[index] * (weight / total) for index, weight in conds))
-            both = torch.stack(cond), x_out[-len(conds_list) :]
+            cond, uncond = [], x_out[-len(conds_list) :]
+            for conds, without in zip(conds_list, uncond):
+                total = sum(weight for _, weight in conds)
+                if pair:
+                    cond.append(sum(x_out[index] * weight for index, weight in conds) + (1 - total) * without)
+                else:
+                    cond.append(sum(x_out[index] * (weight / (total or 1.0)) for index, weight in conds))
+            both = torch.stack(cond), uncond
             record(*both)
             return both[0]
 

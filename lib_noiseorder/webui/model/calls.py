@@ -52,7 +52,8 @@ class Calls:
 
     @property
     def takes_euler_steps(self) -> bool:
-        return self.euler and self._as_questions >= most_followed(len(self.sigmas))
+        joined_otherwise = self.guidance == 1 and self.prompts > 1  # than a question with the prompts alone joins them
+        return self.euler and not joined_otherwise and self._as_questions >= most_followed(len(self.sigmas))
 
     @property
     def run(self) -> SamplerRun:

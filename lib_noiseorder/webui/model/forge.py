@@ -102,16 +102,19 @@ class Forge:
         return self._unet.model, "apply_model"
 
     @contextmanager
-    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float | None) -> Iterator[None]:
+    def before_guidance(self, guided_denoiser: Any, record: RecordPair, sigma: float | None, pair: bool) -> Iterator[None]:
         """Have both predictions recorded before guidance; other extensions' guidance and patches are left out meanwhile.
 
         Where the sampler's schedule is shown to the network, its nearest noise level is `sigma`: what looks its step up
         there finds one. None: the sampler shows none, and what an earlier one has left there is as the sampler sees it.
-        Nothing that is written into the options meanwhile stays.
+        Nothing that is written into the options meanwhile stays. Several `AND` prompts of a picture give their weighted mean
+        or, of a pair, what the host's guidance would make of them, where the weights add up.
         """
 
         def in_place_of_guidance(args: dict[str, Any]) -> Tensor:
-            record(args["cond_denoised"], args["uncond_denoised"])
+            cond, uncond = args["cond_denoised"], args["uncond_denoised"]
+            weight = sum(part.get("strength", 1.0) for part in args["cond"])
+            record(uncond + weight * (cond - uncond) if pair and weight != 1 else cond, uncond)
             return args["denoised"]
 
         options = {**without_extensions(self._unet.model_options), "sampler_post_cfg_function": [in_place_of_guidance]}

@@ -210,14 +210,14 @@ class HostModel:
         x = torch.cat(list(latents)) if len(latents) > 1 else latents[0]
         sigma = x.new_tensor([level.sigma for level in levels]).repeat_interleave(len(x) // len(levels))
         self._denoiser.step, self._pair = call, None
-        shows_schedule = hasattr(self._p.sampler, "get_sigmas")  # DDIM and its relatives do not
+        shown = levels[0].sigma if hasattr(self._p.sampler, "get_sigmas") else None  # DDIM and its relatives show no schedule
         with (
             value_replaced(state, "sampling_step", max(self._step(levels[0]) - 1, 0)),  # the hosts count a step when it is done
             value_replaced(state, "current_latent", getattr(state, "current_latent", None)),  # no previews of questions
             value_replaced(opts, "live_previews_enable", False),
             left_out(self._network, self._checkpoint.around),
             _hires_guidance(self._p, how["cond_scale"]),
-            self._checkpoint.before_guidance(self._denoiser, self._record, levels[0].sigma if shows_schedule else None),
+            self._checkpoint.before_guidance(self._denoiser, self._record, shown, pair=how["cond_scale"] != 1),
             self.answers.recording(*self._checkpoint.model_function(self._denoiser)),
         ):
             self._denoiser(x, sigma, **{**self._arguments_for(len(latents)), **how})

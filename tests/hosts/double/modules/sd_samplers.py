@@ -69,7 +69,7 @@ class CFGDenoiser:
         with_prompt, without = out[0], out[-1]
         denoised = without + (with_prompt - without) * cond_scale
         for function in options.get("sampler_post_cfg_function", []):
-            denoised = function({"denoised": denoised, "cond_denoised": with_prompt, "uncond_denoised": without})
+            denoised = function({"denoised": denoised, "cond": [{}], "cond_denoised": with_prompt, "uncond_denoised": without})
         return denoised
 
 
