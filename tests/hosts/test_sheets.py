@@ -128,8 +128,8 @@ def captions(run):
 
 
 def test_equal_scores_share_a_place_and_what_is_not_finite_has_none(host):
-    assert captions(shown(4, [[0.5, float("nan"), -0.25, 0.5]], [3])) == [
-        "noise 1, 2nd, score 0.5", "noise 2, no score", "noise 3, 1st, score -0.25, kept", "noise 4, 2nd, score 0.5"
+    assert captions(shown(4, [[0.5, float("nan"), 1.25, 0.5]], [3])) == [
+        "noise 1, 2nd, score 0.5", "noise 2, no score", "noise 3, 1st, score 1.25, kept", "noise 4, 2nd, score 0.5"
     ]  # fmt: skip
     assert captions(shown(2, [], [])) == [], "a comparison that was not finished"
 
