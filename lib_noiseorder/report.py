@@ -32,7 +32,7 @@ class Report:
     chosen: list[int] = field(default_factory=list)
     """Which draw every picture got, counted from 1, or 0 where it kept its own uncompared; empty where all did."""
     scores: list[list[float]] = field(default_factory=list)
-    """Per picture the score of every draw that was compared, none where its draw was named; lower is better."""
+    """Per picture the score of every draw that was compared, none where its draw was named; higher is better."""
     skipped: list[str] = field(default_factory=list)
     """What was left out, and why."""
 

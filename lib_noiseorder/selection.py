@@ -74,7 +74,7 @@ def select(
     lost = int((~finite.any(0)).sum())
     if lost:
         report.skip("selection", f"no finite score for {lost} of {len(first)} pictures, which keep their first draw")
-    best = score.masked_fill(~finite, torch.inf).argmin(0).tolist()  # the first where none is finite
+    best = score.masked_fill(~finite, -torch.inf).argmax(0).tolist()  # the first where none is finite
     noise = torch.stack([candidates[which].noise[row] for row, which in enumerate(best)])
     report.chosen = [which + 1 for which in best]
     report.scores = score.T.tolist()
@@ -132,27 +132,26 @@ _Asking = Callable[[int], Questions]
 
 
 def _scores(asking: _Asking, candidates: Sequence[_Candidate], plan: SelectionPlan) -> Tensor:
-    """Scores [n, B] on the CPU; lower is better. Of a picture's draws that drop out, the strongest comes next to the finalists.
+    """How sharp every draw's last picture is, [n, B] on the CPU; higher is better.
 
-    Those get the finalists' worst score and, on top, by how much they fall short at the first call of the weakest finalist.
-    Infinite where no finalist has a finite score.
+    Draws that drop out get the worst score of the picture's finalists, less what they fall short of the weakest of those at the
+    first call. Infinite where no finalist has a finite score.
     """
     questions = asking(len(candidates))
     guidance = questions.model.guidance
     _follow(questions, candidates, range(1 if plan.drops_draws else plan.steps))
     if not plan.drops_draws:
-        return -_of_pictures(sharpness, candidates, guidance)
+        return _of_pictures(sharpness, candidates, guidance)
     strength = _of_pictures(response, candidates, guidance)
     ranked = strength.masked_fill(~torch.isfinite(strength), -torch.inf).argsort(dim=0, descending=True, stable=True)
     numbers = ranked[: plan.finalists].sort(0).values  # [finalists, B]; a batch of finalists mixes draws
     finalists = [_Candidate.of(candidates, row.tolist()) for row in numbers]
     _follow(asking(len(finalists)), finalists, range(1, plan.steps))
-    judged = -_of_pictures(sharpness, finalists, guidance)
+    judged = _of_pictures(sharpness, finalists, guidance)
     for finalist, row in zip(finalists, numbers):
         finalist.hand_back(candidates, row.tolist())
-    worst = judged.masked_fill(~torch.isfinite(judged), -torch.inf).amax(0)
-    behind = torch.where(torch.isfinite(worst), worst, torch.inf)
-    score = behind + strength.gather(0, numbers).amin(0) - strength
+    worst = judged.masked_fill(~torch.isfinite(judged), torch.inf).amin(0)
+    score = worst - (strength.gather(0, numbers).amin(0) - strength)
     return score.scatter(0, numbers, judged)
 
 

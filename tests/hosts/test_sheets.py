@@ -15,7 +15,7 @@ from .client import difference, noise_order
 from .double.host import DoubleHost, _parameters
 
 KEPT = (0x11, 0x77, 0x33)
-COMPARED = "What the model saw coming from each noise. The framed one was kept; the lowest score is the best."
+COMPARED = "What the model saw coming from each noise. The framed one was kept; the highest score is the best."
 CHANGED = "What the model saw in the noise, and the noise before and after."
 EARLY, MIDDLE, LATE = (
     f"what the model saw {when}"
@@ -66,7 +66,7 @@ def test_a_sheet_per_picture_shows_the_noises_compared_and_frames_the_one_that_w
         chosen = int(re.search(r"Noise Order chosen: (\d)", infotext)[1])
         assert [one.framed for one in part.pictures] == [number == chosen for number in (1, 2, 3, 4)]
         scores = [float(re.search(r"score ([-\d.e]+)", one.caption)[1]) for one in part.pictures]
-        assert scores[chosen - 1] == min(scores)
+        assert scores[chosen - 1] == max(scores)
         assert part.pictures[chosen - 1].caption.startswith(f"noise {chosen}, 1st, ")
         assert [one.caption.endswith(", kept") for one in part.pictures] == [one.framed for one in part.pictures]
 
@@ -128,8 +128,8 @@ def captions(run):
 
 
 def test_equal_scores_share_a_place_and_what_is_not_finite_has_none(host):
-    assert captions(shown(4, [[0.5, float("nan"), -0.25, 0.5]], [3])) == [
-        "noise 1, 2nd, score 0.5", "noise 2, no score", "noise 3, 1st, score -0.25, kept", "noise 4, 2nd, score 0.5"
+    assert captions(shown(4, [[0.5, float("nan"), 1.25, 0.5]], [3])) == [
+        "noise 1, 2nd, score 0.5", "noise 2, no score", "noise 3, 1st, score 1.25, kept", "noise 4, 2nd, score 0.5"
     ]  # fmt: skip
     assert captions(shown(2, [], [])) == [], "a comparison that was not finished"
 

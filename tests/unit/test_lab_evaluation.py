@@ -103,7 +103,7 @@ def test_draws_are_independent_gaussians_of_the_seed():
 
 @pytest.mark.parametrize("family", ["eps", "flow"])
 def test_finishing_from_remembered_answers_gives_the_plain_picture_and_pays_less(family):
-    plan = plan_for(SamplerRun(3.0, 16))
+    plan = plan_for(SamplerRun(3.0))
     model, prompts = LabModel(family), [Prompt("red", "circle"), Prompt("blue", "square", count=2)]
     noise = seed_draws([1, 2])(1)
     plain = model.sample(noise, prompts)
@@ -111,7 +111,7 @@ def test_finishing_from_remembered_answers_gives_the_plain_picture_and_pays_less
     assert torch.equal(select(plan, lambda k: noise, asked).noise, noise)  # equal draws, whichever wins
     model.evaluations = 0
     torch.testing.assert_close(asked.finish(noise), plain, atol=1e-4, rtol=1e-4)
-    assert model.evaluations == 32 - 2 * plan.steps == 24
+    assert model.evaluations == 40 - 2 * plan.steps == 30
     torch.testing.assert_close(PromptedModel(model, prompts).finish(noise), plain, atol=1e-4, rtol=1e-4)
 
 
@@ -129,9 +129,9 @@ def test_json_has_the_promised_shape_and_costs(family, capsys):
     assert list(found) == ["plain", "automatic", "light", "equal-cost"] and "100%" in printed.err
     assert set(found["plain"]) == {"all", "evaluations", "diversity"}
     assert set(found["automatic"]) == {"all", "diff", "ci", "evaluations", "diversity", "diversity_change"}
-    assert found["plain"]["evaluations"] == 32
-    assert found["automatic"]["evaluations"] == 32 + _extra(SamplerRun(3.0, 16)) <= 32 * 1.4
-    assert found["light"]["evaluations"] <= 32 * 1.2
+    assert found["plain"]["evaluations"] == 40
+    assert found["automatic"]["evaluations"] == 40 + _extra(SamplerRun(3.0)) <= 40 * 1.4
+    assert found["light"]["evaluations"] <= 40 * 1.2
     assert found["equal-cost"]["evaluations"] >= found["automatic"]["evaluations"]
     assert found["automatic"]["diff"] == pytest.approx(found["automatic"]["all"] - found["plain"]["all"])
     assert found["automatic"]["ci"][0] <= found["automatic"]["diff"] <= found["automatic"]["ci"][1]

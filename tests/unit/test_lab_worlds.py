@@ -66,7 +66,6 @@ def test_the_v_model_begins_with_pure_noise():
     model = LabModel("v")
     assert model.family == "eps" and model.level(1) == NoiseLevel(0, 1)
     assert model.level(0) == LabModel("eps").level(0)  # the cleanest level is Stable Diffusion's
-    assert model.timestep_of(1) == 1
     prompts, seeds, _ = pairs_of(16, 5)
     pictures = model.sample(seed_draws(seeds)(1), prompts)
     assert sum(verdict.all for verdict in model.world.oracle().judge(pictures, prompts)) >= 5

@@ -145,10 +145,10 @@ def test_the_sharpest_of_the_finalists_wins_and_they_are_the_strongest_at_the_fi
         finalists = ranked[: plan.finalists] if plan.steps > 1 else ranked
         winner, scores = max(finalists, key=lambda k: last[k]), selected.report.scores[row]
         assert selected.report.chosen[row] == winner + 1 and torch.equal(selected.noise[row], draw(winner + 1)[row])
-        assert [scores[k] for k in finalists] == pytest.approx([-last[k] for k in finalists], rel=1e-4)
-        weakest, worst = min(first[k] for k in finalists), max(-last[k] for k in finalists)
+        assert [scores[k] for k in finalists] == pytest.approx([last[k] for k in finalists], rel=1e-4)
+        weakest, worst = min(first[k] for k in finalists), min(last[k] for k in finalists)
         behind = [k for k in ranked if k not in finalists]
-        assert [scores[k] for k in behind] == pytest.approx([worst + weakest - first[k] for k in behind], rel=1e-3)
+        assert [scores[k] for k in behind] == pytest.approx([worst - weakest + first[k] for k in behind], rel=1e-3)
 
 
 def test_pictures_of_one_batch_get_different_draws():
@@ -218,8 +218,8 @@ def test_draws_that_drop_out_are_shown_as_first_seen_and_rank_behind_in_that_ord
         ranked = strongest[:, row].argsort(descending=True).tolist()
         finalists, dropped = ranked[: plan.finalists], ranked[plan.finalists :]
         assert report.chosen[row] - 1 in finalists and len(scores) == plan.draws
-        assert min(scores[k] for k in dropped) > max(scores[k] for k in finalists)
-        assert [scores[k] for k in dropped] == sorted(scores[k] for k in dropped)
+        assert max(scores[k] for k in dropped) < min(scores[k] for k in finalists)
+        assert [scores[k] for k in dropped] == sorted((scores[k] for k in dropped), reverse=True)
         for k, (_, picture) in enumerate(watching.pictures):
             shown = [first[k]] if k in dropped else last
             assert any(torch.equal(picture[row], seen[2][row]) for seen in shown)

@@ -66,13 +66,6 @@ class LabModel:
             return NoiseLevel.flow(timestep)
         return NoiseLevel.variance_preserving(self._alpha_bar[round(timestep * 999)].item())
 
-    def timestep_of(self, noise_share: float) -> float:
-        """The fraction of the schedule whose sigma / (alpha + sigma) is nearest to `noise_share`."""
-        if self.family == "flow":
-            return noise_share
-        alpha, sigma = self._alpha_bar.sqrt(), (1 - self._alpha_bar).sqrt()
-        return (sigma / (alpha + sigma) - noise_share).abs().argmin().item() / 999
-
     @torch.no_grad()
     def predict(self, x: Tensor, timestep: float | Tensor, tokens: Tensor) -> Tensor:
         """One evaluation: what the network says of noisy pixels [B, 3, H, W] at a fraction of the schedule, or one each [B]."""

@@ -126,13 +126,13 @@ def add_sheets(batches: Sequence[tuple[list[int], list[Shown]]], processed: Any)
                 processed.infotexts.append(". ".join([title, *told]))
 
 
-_RULE = "The framed one was kept; the lowest score is the best."
+_RULE = "The framed one was kept; the highest score is the best."
 
 
 def _score_told(number: int, scores: Sequence[float], kept: bool) -> str:
     """Caption of a noise that was compared: its place among the others and its score."""
     score = scores[number - 1]
-    place = 1 + sum(math.isfinite(other) and other < score for other in scores)
+    place = 1 + sum(math.isfinite(other) and other > score for other in scores)
     told = f"noise {number}, {_ordinal(place)}, score {score:.3g}" if math.isfinite(score) else f"noise {number}, no score"
     return f"{told}, kept" if kept else told
 
