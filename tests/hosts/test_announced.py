@@ -49,7 +49,7 @@ COMBINATIONS = [
     *(one(settings, REAL, prompt="a red circle AND a blue square :0.7", steps=steps)
       for settings in (AUTOMATIC, PAPER, LIGHT) for steps in (6, 20)),
     one(AUTOMATIC, REAL, prompt="a red circle AND a blue square", cfg_scale=1),
-    *(one(AUTOMATIC, REAL, prompt=prompt, steps=20) for prompt in ("a red circle :0.7", "a red circle AND a square :-1")),
+    *(one(AUTOMATIC, REAL, prompt=prompt, steps=20) for prompt in ("a red circle :0.7", "a red circle AND a square :-0.5")),
     *(one(settings, REAL, prompt="a [red:blue:0.5] circle") for settings in (AUTOMATIC, PAPER)),
     *(one(settings, steps=steps, override_settings={"s_min_uncond": sigma})
       for settings in (AUTOMATIC, LIGHT) for steps in (3, 20) for sigma in (0.7, 4.0, 50.0)),
