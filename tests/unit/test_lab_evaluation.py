@@ -172,6 +172,18 @@ def test_the_table_is_plotted(tmp_path, capsys):
         command(*run, str(tmp_path / "gain.png"))
 
 
+def test_a_curve_has_a_panel_for_every_model_and_prints_its_tables(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("lib_noiseorder.tools.lab.commands._COSTS", (0.1, 0.4))
+    plot = tmp_path / "curve.svg"
+    assert command("curve", "--world", "shapes", "--pairs", "4", "--quiet", "--plot", str(plot)) == 0
+    printed = capsys.readouterr().out
+    arms = ["plain", "automatic:0.1", "automatic:0.4", "equal-cost:0.1", "equal-cost:0.4", "scale:0.9", "oracle:4"]
+    assert [
+        line.split(" | ")[0].strip("| ") for line in printed.splitlines() if line.startswith("| ") and "all right" not in line
+    ] == 2 * arms
+    assert all(f"shapes, {family}" in plot.read_text() for family in ("eps", "flow"))
+
+
 def test_an_interrupted_run_goes_on_and_gives_the_same(tmp_path):
     world = replace(SHAPES, chunk=4)
     chosen, kept = [Arm.named("scale:0.9")], tmp_path / "cache" / "run.jsonl"

@@ -1,10 +1,10 @@
-"""Forest plots: well-formed, with every difference where it belongs."""
+"""Forest plots and curves: well-formed, with every difference where it belongs."""
 
 from xml.etree import ElementTree
 
 import pytest
 
-from lib_noiseorder.tools.plots import forest, kind
+from lib_noiseorder.tools.plots import Panel, curves, forest, kind
 
 SVG = "{http://www.w3.org/2000/svg}"
 ROWS = [
@@ -32,3 +32,25 @@ def test_dots_and_lines_lie_in_the_order_of_their_figures(alone):
 def test_no_rows_and_no_spread_are_drawn_all_the_same():
     for rows in ([], [("same", {"mean": 0.0, "low": 0.0, "high": 0.0})]):
         ElementTree.fromstring(forest("Score", rows))
+
+
+def test_curves_rise_to_the_right_and_all_panels_share_a_scale():
+    lines = {
+        "ours": [(0.1, (1.0, 0.0, 2.0)), (1.0, (4.0, 2.0, 6.0))],
+        "theirs & more": [(0.1, (0.0, -1.0, 1.0)), (1.0, (1.0, 0.0, 2.0))],
+    }
+    panels = [
+        Panel("one <world>", lines, {"best": 9.0}),
+        Panel("two", lines, {"best": 9.0}),
+        Panel("three", lines, {"best": 3.0}),
+    ]
+    drawn = ElementTree.fromstring(curves("Gain", panels, "Gain & cost"))
+    groups = list(drawn.iter(f"{SVG}g"))
+    assert len({group.get("transform") for group in groups}) == 3 and drawn.get("aria-label") == "Gain & cost"
+    dots = [[(float(dot.get("cx")), float(dot.get("cy"))) for dot in group.iter(f"{SVG}circle")] for group in groups]
+    assert dots[0] == dots[1] == dots[2] and len(dots[0]) == 4
+    (cheap, low), (dear, high), *_ = dots[0]
+    assert cheap < dear <= float(drawn.get("width")) and high < low, "more is higher up"
+    dashed = [next(line for line in group.iter(f"{SVG}line") if line.get("stroke-dasharray")) for group in groups]
+    assert float(dashed[0].get("y1")) == float(dashed[1].get("y1")) < high < float(dashed[2].get("y1")) < low
+    ElementTree.fromstring(curves("Gain", [Panel("flat", {"none": [(0.4, (0.0, 0.0, 0.0))]}, {})], ""))
