@@ -27,7 +27,7 @@ def test_demo_counts_what_is_right_and_says_what_it_cost(tmp_path, capsys):
     printed = demo(capsys, "--pairs", "8", "--out", str(tmp_path / "demo.png"))
     difference = r"[+-][\d.]+ points, 95 % interval \[[+-][\d.]+, [+-][\d.]+\]"
     assert re.search(rf"plain noise \d of 8, Automatic \d of 8: {difference}", printed)
-    assert "plain noise 32 model evaluations per picture, Automatic 44: as much as 22 instead of 16 plain steps" in printed
+    assert "plain noise 40 model evaluations per picture, Automatic 56: as much as 28 instead of 20 plain steps" in printed
     assert "8 prompts drawn by seed 1, 4 of them rare" in printed and str(tmp_path / "demo.png") in printed
     assert Image.open(tmp_path / "demo.png").size[0] > 8 * 192
     assert [path.name for path in tmp_path.iterdir()] == ["demo.png"]
@@ -36,7 +36,7 @@ def test_demo_counts_what_is_right_and_says_what_it_cost(tmp_path, capsys):
 def test_demo_draws_a_given_prompt_with_the_flow_model_into_a_file_named_after_it(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     printed = demo(capsys, "Two red circles", "--pairs", "8", "--model", "flow")
-    assert "“two red circles” 8 times" in printed and "Automatic 44" in printed
+    assert "“two red circles” 8 times" in printed and "Automatic 56" in printed
     assert (tmp_path / "noiseorder-two-red-circles.png").is_file()
 
 
@@ -44,7 +44,7 @@ def test_demo_without_any_effect_finds_no_difference(tmp_path, capsys):
     nothing = ["--set", "strength=0", "--set", "erasure_samples=1"]
     printed = demo(capsys, "red circle", "--pairs", "8", *nothing, "--out", str(tmp_path / "a.png"))
     assert "+0.0 points, 95 % interval [+0.0, +0.0]" in printed and "No pair differs" in printed
-    assert "ordered noise 32" in printed and "plain steps" not in printed
+    assert "ordered noise 40" in printed and "plain steps" not in printed
 
 
 @pytest.mark.parametrize(
