@@ -93,7 +93,7 @@ def curves(title: str, panels: Sequence[Panel], label: str) -> str:
     ends = [0.0, *(end for _, ends in points for end in ends), *(level for panel in panels for level in panel.levels.values())]
     low, high = min(ends), max(ends)
     costs = sorted({cost for cost, _ in points})
-    left, right = math.log(costs[0]), math.log(costs[-1]) or 1.0
+    left, right = math.log(costs[0]), math.log(costs[-1])
     height, apart = 200, 5 if high - low < 50 else 20
 
     def x(cost: float) -> float:
