@@ -6,6 +6,7 @@ import argparse
 import importlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,6 @@ _ARMS_HELP = "comma-separated ways of making the noise; an unknown one lists the
 class RunOptions:
     """Of whatever evaluates, as on the command line."""
 
-    arms: str
     pairs: int
     seed: int
     quiet: bool
@@ -48,19 +48,16 @@ class RunOptions:
 class TableOptions(RunOptions):
     """Of `lab table`."""
 
+    arms: str
     world: str | None
     plot: Path | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurveOptions:
+class CurveOptions(RunOptions):
     """Of `lab curve`."""
 
     world: str | None
-    pairs: int
-    seed: int
-    quiet: bool
-    resume: Path | None
     plot: Path
 
 
@@ -68,6 +65,7 @@ class CurveOptions:
 class EvaluateOptions(RunOptions):
     """Of `lab evaluate`."""
 
+    arms: str
     world: str
     model: str
     guidance: float | None
@@ -143,7 +141,7 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
 
 
 def _evaluate(options: EvaluateOptions) -> int:
-    figures = _run(options, options.world, options.model, options.guidance, options.steps)
+    figures = _run(options, options.arms, options.world, options.model, options.guidance, options.steps)
     if options.json:
         print(json.dumps({"arms": {name: _main(figure, options.details) for name, figure in figures.items()}}))
     else:
@@ -155,16 +153,8 @@ def _table(options: TableOptions) -> int:
     if options.plot is not None:
         check_writable("--plot", options.plot, ".svg")
     rows = []
-    chosen = _WORLDS if options.world is None else (options.world,)
-    for world, family in ((world, family) for world in chosen for family in _FAMILIES):
-        figures = _run(options, world, family)
-        print("\n".join(_markdown(f"{world}, {family}", figures)), flush=True)
-        print()
-        rows += [
-            (f"{world}, {family}: {name}", dict(zip(("mean", "low", "high"), arm.diff)))
-            for name, arm in figures.items()
-            if arm.diff
-        ]
+    for of, figures in _tables(options, options.arms):
+        rows += [(f"{of}: {name}", dict(zip(("mean", "low", "high"), arm.diff))) for name, arm in figures.items() if arm.diff]
     if options.plot is not None:
         label = f"Points of all-right pictures above plain, 95 % interval, {options.pairs} pairs, seed {options.seed}"
         plot = forest("All right, points above plain", rows, decimals=1, alone=True, label=label)
@@ -178,14 +168,11 @@ def _curve(options: CurveOptions) -> int:
     levels = {"noise × 0.9": "scale:0.9", "best of 4, by the oracle": "oracle:4"}
     arms = [f"{kind}:{cost:g}" for kind in lines.values() for cost in _COSTS]
     panels = []
-    chosen = _WORLDS if options.world is None else (options.world,)
-    for world, family in ((world, family) for world in chosen for family in _FAMILIES):
-        figures = _run(RunOptions(**_shared(options), arms=",".join([*arms, *levels.values()])), world, family)
-        print("\n".join([*_markdown(f"{world}, {family}", figures), ""]), flush=True)
+    for of, figures in _tables(options, ",".join([*arms, *levels.values()])):
         gain = {name: arm.diff for name, arm in figures.items() if arm.diff is not None}
         panels.append(
             Panel(
-                f"{world}, {family}",
+                of,
                 {name: [(cost, gain[f"{kind}:{cost:g}"]) for cost in _COSTS] for name, kind in lines.items()},
                 {name: gain[arm][0] for name, arm in levels.items()},
             )
@@ -195,8 +182,13 @@ def _curve(options: CurveOptions) -> int:
     return 0
 
 
-def _shared(options: CurveOptions) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("pairs", "seed", "quiet", "resume")}
+def _tables(options: TableOptions | CurveOptions, arms: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every model's name and figures, printed as soon as they are there."""
+    for world in _WORLDS if options.world is None else (options.world,):
+        for family in _FAMILIES:
+            figures = _run(options, arms, world, family)
+            print("\n".join([*_markdown(f"{world}, {family}", figures), ""]), flush=True)
+            yield f"{world}, {family}", figures
 
 
 def _train(options: TrainOptions) -> int:
@@ -233,14 +225,14 @@ def _webui(options: WebUIOptions) -> int:
     return 0
 
 
-def _run(options: RunOptions, world: str, family: str, guidance: float | None = None, steps: int | None = None):
+def _run(options: RunOptions, named: str, world: str, family: str, guidance: float | None = None, steps: int | None = None):
     from . import worlds
     from .arms import Arm
     from .evaluation import evaluate
 
-    arms = [Arm.named(name.strip()) for name in options.arms.split(",") if name.strip()]
+    arms = [Arm.named(name.strip()) for name in named.split(",") if name.strip()]
     if not arms:
-        raise ValueError(f"--arms = {options.arms!r} names no arm; plain is one")
+        raise ValueError(f"--arms = {named!r} names no arm; plain is one")
     of = worlds.named(world)
     of.model(family)  # refused before the bar is drawn
     if options.resume is not None:
