@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 INFOTEXT_PREFIX = "Noise Order"
-FORMULAS, MORE = "formulas", "more"
+FORMULAS, MORE, JUDGE = "formulas", "more", "judge"
 
 
 class SettingsError(ValueError):
@@ -30,7 +30,7 @@ class Knob:
     step: float | None = None
     choices: tuple[str, ...] = ()
     group: str = ""
-    """FORMULAS: only Custom and Paper use it. MORE: for some. Otherwise everybody sees it."""
+    """FORMULAS: only Custom and Paper use it. JUDGE: about who judges. MORE: for some. Otherwise everybody sees it."""
     formerly: tuple[str, ...] = ()
     """Choices of earlier versions, which are still understood."""
     makes_the_picture: bool = True
@@ -73,13 +73,14 @@ class Knob:
         return self.kind(value)
 
     def _checked_text(self, value: Any, check: Callable[[str], str]) -> str:
-        draw_number = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1000  # as programs send it
-        if not (isinstance(value, str) or draw_number):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9  # as programs send it
+        if not (isinstance(value, str) or number):
             raise SettingsError(f"{INFOTEXT_PREFIX}: {self.name} = {shown(value)} is not {self.range}")
         try:
             return check(str(value))
         except ValueError as error:
-            raise SettingsError(f"{INFOTEXT_PREFIX}: {error}") from None
+            told = str(error) if isinstance(value, str) else f"{self.name} = {shown(value)} is not {self.range}"
+            raise SettingsError(f"{INFOTEXT_PREFIX}: {told}") from None
 
     def parsed(self, text: str) -> Any:
         """The value an infotext's text stands for, checked."""

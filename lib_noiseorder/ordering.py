@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .chosen import chosen_draws
 from .formulas import aggregate, erase, inject, inject_calibrated, key_timesteps
+from .judge_settings import MODEL
+from .judging import Judging, best_of
 from .model import Draw, Model, along_noise
 from .plans import SamplerRun, SelectionPlan, in_steps, noise_scale_for, plan_for, smallest_extra_cost
 from .questions import SILENT, Observer, Questions
@@ -32,6 +34,7 @@ def order_noise(
     *,
     seeds: Sequence[str] | None = None,
     observer: Observer = SILENT,
+    judging: Judging | None = None,
 ) -> OrderedNoise:
     """Put the initial noise of a batch in order.
 
@@ -42,6 +45,8 @@ def order_noise(
             from, but not chosen by; without a model neither is done.
         seeds: the pictures' seeds as text, for the setting `chosen`; None where the host has none.
         observer: told what goes on.
+        judging: who scores what is coming, where the setting `judge` names one. Finished pictures (`judge_at` 1) are the
+            host's affair: `choose_finished`.
 
     Returns:
         The noise and a report. A sample whose predictions are not finite keeps its erased noise; the report says so.
@@ -59,7 +64,8 @@ def order_noise(
     def candidate(k: int) -> Tensor:
         return erased_candidate(settings, lambda number: first if number == 1 else draw(number), k)
 
-    noise = choose(settings, candidate, model if is_model(model) else None, report, seeds=seeds, observer=observer)
+    asked = model if is_model(model) else None
+    noise = choose(settings, candidate, asked, report, seeds=seeds, observer=observer, judging=judging)
     ordered = inject_semantics(settings, noise, model, report, observer=observer)
     report.seconds = time.perf_counter() - started
     return ordered
@@ -84,6 +90,7 @@ def choose(
     *,
     seeds: Sequence[str] | None = None,
     observer: Observer = SILENT,
+    judging: Judging | None = None,
 ) -> Tensor:
     """The candidate that every picture gets: the one that `chosen` names for it, else the one that the selection keeps.
 
@@ -94,7 +101,7 @@ def choose(
         candidate: `candidate(k)` gives the k-th noise [B, …].
         model: the host's model; None: no selection.
         report: filled in.
-        seeds, observer: as in `order_noise`.
+        seeds, observer, judging: as in `order_noise`.
 
     Raises:
         ValueError: the setting `chosen` does not fit the pictures.
@@ -113,14 +120,69 @@ def choose(
         if model is None:
             report.skip("selection", "no model to ask")
         else:
-            result = _selected(settings, scaled, noise, model, report, observer, any(given))
+            result = _selected(settings, scaled, noise, model, report, observer, judging, any(given))
     if any(given):
-        named = {draw: scaled(draw) for draw in set(given) if draw}
-        result = torch.stack([named[draw][row] if draw else result[row] for row, draw in enumerate(given)])
-        report.chosen = [draw or kept for draw, kept in zip(given, report.chosen or [0] * len(noise))]
-        report.scores = [[] if draw else scores for draw, scores in zip(given, report.scores)]
+        result = _with_named(given, scaled, result)
+        _note_named(given, report)
     report.seconds += time.perf_counter() - started
     return result
+
+
+def choose_finished(
+    settings: NoiseOrderSettings,
+    candidate: Draw,
+    family: str,
+    finish: Callable[[Tensor], Tensor],
+    report: Report,
+    judging: Judging | None,
+    *,
+    seeds: Sequence[str] | None = None,
+    observer: Observer = SILENT,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Tensor:
+    """Let the sampler itself make a finished picture of every noise, and keep the one that the judge prefers (`judge_at` 1).
+
+    Args:
+        settings, candidate, report, seeds, observer: as in `choose`.
+        family: the model's.
+        finish: `finish(noise)`: the sampler's finished latents [B, …] for the noise [B, …], every time as if it had not run
+            before. What it raises for the first one passes through; later it ends the comparison.
+        judging: the judge; None where every picture's draw is named.
+        stopped: as in `judging.best_of`.
+
+    Returns:
+        The finished latents, [B, …]. Pictures whose draw is named get that, and are not compared.
+
+    Raises:
+        ValueError: the setting `chosen` does not fit the pictures.
+    """
+    scale, first = noise_scale_for(family), candidate(1)
+    given = chosen_draws(settings.chosen, len(first), seeds)
+    draws = planned(settings, SamplerRun(1.0)).draws
+
+    def scaled(k: int) -> Tensor:
+        return candidate(k) * scale
+
+    if draws > 1 and not all(given) and judging is not None:
+        latents = best_of(draws, lambda k: finish(_with_named(given, scaled, scaled(k))), judging, report, observer, stopped)
+    else:
+        if not all(given):
+            report.skip("selection", f"extra_cost = {settings.extra_cost:g} buys no second picture; 1 would")
+        latents = finish(_with_named(given, scaled, first))
+    if any(given):
+        _note_named(given, report)
+    return latents
+
+
+def _with_named(given: Sequence[int], draw: Draw, others: Tensor) -> Tensor:
+    """The noises of these draws, one per picture; of `others` where it is 0."""
+    named = {number: draw(number) for number in set(given) if number}
+    return torch.stack([named[number][row] if number else others[row] for row, number in enumerate(given)])
+
+
+def _note_named(given: Sequence[int], report: Report) -> None:
+    report.chosen = [draw or kept for draw, kept in zip(given, report.chosen or [0] * len(given))]
+    report.scores = [[] if draw else scores for draw, scores in zip(given, report.scores)]
 
 
 def run_under(settings: NoiseOrderSettings, run: SamplerRun) -> SamplerRun:
@@ -131,7 +193,12 @@ def run_under(settings: NoiseOrderSettings, run: SamplerRun) -> SamplerRun:
 
 def planned(settings: NoiseOrderSettings, run: SamplerRun) -> SelectionPlan:
     """How the noises are compared under these settings in a run that `run_under` gave."""
-    return plan_for(run, extra_cost=settings.extra_cost, draws=settings.selection_draws)
+    return plan_for(run, extra_cost=settings.extra_cost, draws=settings.selection_draws, judge_at=judged_at(settings))
+
+
+def judged_at(settings: NoiseOrderSettings) -> float | None:
+    """Where a judge chooses, the share of the steps after which it does; None where the model itself chooses."""
+    return None if settings.judge == MODEL else settings.judge_at
 
 
 def _selected(
@@ -141,20 +208,24 @@ def _selected(
     model: Model,
     report: Report,
     observer: Observer,
+    judging: Judging | None,
     others_are_named: bool,
 ) -> Tensor:
+    if settings.judge != MODEL and judging is None:
+        report.skip("selection", f"there is no judge {settings.judge!r}")
+        return first
     run = run_under(settings, SamplerRun.of(model))
     plan = planned(settings, run)
     if settings.selection_draws == 1:
         report.skip("selection", "selection_draws = 1 leaves nothing to compare")
         return first
     if plan.draws == 1:
-        enough = smallest_extra_cost(run)
+        enough = smallest_extra_cost(run, judged_at(settings))
         hint = "" if enough is None else f"; {enough:g} would"
         report.skip("selection", f"extra_cost = {settings.extra_cost:g} buys no comparison at {in_steps(run.steps)}{hint}")
         return first
     try:
-        noise = select(plan, scaled, model, report, observer).noise
+        noise = select(plan, scaled, model, report, observer, judging).noise
     except Exception as error:
         if not others_are_named:
             raise

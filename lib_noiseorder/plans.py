@@ -6,6 +6,7 @@ docs/evidence-log.md has the figures that the plan was chosen by.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from .model import Model
 
@@ -75,6 +76,8 @@ class SelectionPlan:
     those after it only where the sampler itself takes DDIM / Euler steps."""
     finalists: int = 2
     """Candidates that are followed further than the first call: the best there. Where there are no more draws, all."""
+    finishes: bool = False
+    """Whether the sampler itself makes a finished picture of every draw; nothing is asked before."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("draws", 1, MOST_DRAWS), ("steps", 1, 1000), ("finalists", 2, MOST_DRAWS)):
@@ -90,12 +93,16 @@ class SelectionPlan:
         """Evaluations per picture, before anything of them is reused."""
         if self.draws == 1:
             return 0
+        if self.finishes:
+            return self.draws * run.own_evaluations
         return (self.draws + min(self.finalists, self.draws) * (self.steps - 1)) * run.call_evaluations
 
     def reusable(self, run: SamplerRun) -> int:
         """Evaluations of the winner's calls, which the sampler's first calls need not make again."""
-        if self.draws == 1 or not run.reuses_answers:
+        if self.draws == 1 or not (self.finishes or run.reuses_answers):
             return 0
+        if self.finishes:
+            return run.own_evaluations
         return (self.steps if run.takes_euler_steps else 1) * run.call_evaluations
 
     def extra_evaluations(self, run: SamplerRun) -> int:
@@ -108,7 +115,9 @@ def noise_scale_for(family: str) -> float:
     return 0.95 if family == "flow" else 1.0
 
 
-def plan_for(run: SamplerRun, *, extra_cost: float = EXTRA_COST, draws: int = 0) -> SelectionPlan:
+def plan_for(
+    run: SamplerRun, *, extra_cost: float = EXTRA_COST, draws: int = 0, judge_at: float | None = None
+) -> SelectionPlan:
     """The closest look that an extra cost buys: one plan for every kind of model.
 
     The two best draws at the sampler's first call, or the best third of more than six, are followed for as many calls as
@@ -118,6 +127,8 @@ def plan_for(run: SamplerRun, *, extra_cost: float = EXTRA_COST, draws: int = 0)
         run: the sampler's.
         extra_cost: the most that a comparison may add to the sampler's evaluations, as a share of them.
         draws: how many noises to compare, whatever it costs; 0 leaves it to the extra cost.
+        judge_at: where a judge chooses, the share of the sampler's calls after which it sees the predicted picture; 1: the
+            finished one.
 
     Returns:
         The plan; one of a single draw, which compares nothing, where the extra cost buys none.
@@ -125,6 +136,8 @@ def plan_for(run: SamplerRun, *, extra_cost: float = EXTRA_COST, draws: int = 0)
     Raises:
         ValueError: more than MOST_DRAWS draws.
     """
+    if judge_at is not None:
+        return _judged_plan(run, judge_at, extra_cost, draws)
 
     def look(count: int, steps: int) -> SelectionPlan:
         return SelectionPlan(count, max(1, steps), finalists=max(2, round(count / 3)))
@@ -144,15 +157,33 @@ def plan_for(run: SamplerRun, *, extra_cost: float = EXTRA_COST, draws: int = 0)
     return next(filter(affordable, two), SelectionPlan(draws=1))
 
 
+def _judged_plan(run: SamplerRun, judge_at: float, extra_cost: float, draws: int) -> SelectionPlan:
+    """As many draws as the extra cost buys, judged after so much of the run."""
+    if judge_at == 1:
+        count = draws or min(MOST_DRAWS, 1 + int(extra_cost + _ROUNDING))
+        return SelectionPlan(count, run.steps, max(2, count), finishes=True)
+    steps = min(run.steps, max(1, round(judge_at * run.steps)))
+    look = partial(_judged, steps)
+    if draws:
+        return look(draws)
+    plans = map(look, range(MOST_DRAWS, 1, -1))
+    affordable = (plan for plan in plans if plan.extra_evaluations(run) <= extra_cost * run.own_evaluations + _ROUNDING)
+    return next(affordable, SelectionPlan(draws=1))
+
+
+def _judged(steps: int, count: int) -> SelectionPlan:
+    return SelectionPlan(count, steps, finalists=max(2, round(count / 2)))
+
+
 def most_followed(steps: int) -> int:
     """The most calls of a run of so many that a plan follows."""
     return max(1, steps // 2)
 
 
-def smallest_extra_cost(run: SamplerRun) -> float | None:
-    """The smallest setting of the extra cost that buys a comparison in this run; None where none does."""
+def smallest_extra_cost(run: SamplerRun, judge_at: float | None = None) -> float | None:
+    """The smallest setting of the extra cost that buys a comparison in this run; None where none does. See `plan_for`."""
     costs = (round(COST_STEP * number, 10) for number in range(round(DEAREST / COST_STEP) + 1))
-    return next((cost for cost in costs if plan_for(run, extra_cost=cost).draws > 1), None)
+    return next((cost for cost in costs if plan_for(run, extra_cost=cost, judge_at=judge_at).draws > 1), None)
 
 
 def in_steps(steps: int) -> str:

@@ -16,7 +16,8 @@ class Observer:
     """Told what goes on while noise is put in order. The methods do nothing until somebody overrides them."""
 
     def asking(self, what: str, number: int, total: int) -> None:
-        """The model is about to be asked about candidate `number` of `total` ("selection") or key timestep ("injection")."""
+        """The model is about to be asked about candidate `number` of `total` ("selection") or key timestep ("injection"), or
+        the sampler to finish a picture of it ("finishing")."""
 
     def candidate(self, number: int, picture: Tensor) -> None:
         """The clean latent x0 [B, …] that the model predicts, with the prompt, for the draw of this number, from 1."""

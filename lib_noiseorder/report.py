@@ -4,6 +4,7 @@ again, and what of its own was left out."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import isfinite
 
 from torch import Tensor
 
@@ -33,6 +34,8 @@ class Report:
     """Which draw every picture got, counted from 1, or 0 where it kept its own uncompared; empty where all did."""
     scores: list[list[float]] = field(default_factory=list)
     """Per picture the score of every draw that was compared, none where its draw was named; higher is better."""
+    judge: str = ""
+    """The digest of the judge that gave the scores; empty where the model's own pictures did."""
     skipped: list[str] = field(default_factory=list)
     """What was left out, and why."""
 
@@ -46,6 +49,14 @@ class Report:
     def extra_evaluations(self) -> int:
         """Model evaluations per picture that the ordering added to the sampler's own."""
         return self.evaluations - self.saved_evaluations
+
+    @property
+    def kept_scores(self) -> list[float | None]:
+        """Per picture what its judge gave the draw that was kept; None where it gave nothing."""
+        if not self.judge:
+            return [None] * len(self.chosen)
+        pairs = [scores[draw - 1] if draw and scores else None for draw, scores in zip(self.chosen, self.scores)]
+        return [score if score is not None and isfinite(score) else None for score in pairs]
 
     def followed_by(self, later: Report) -> Report:
         """This report with a further pass of the sampler counted in; figures of the noise and `chosen` are the first's."""

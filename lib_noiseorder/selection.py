@@ -2,7 +2,8 @@
 
 Every candidate is an untouched draw of N(0, I), so nothing about the noise's distribution is bent. All are shown to the
 sampler's own first call, under guidance. The draws whose pictures are the most pronounced there (`response`) are followed
-further, with DDIM / Euler steps between the calls, and of these the one whose last picture is the sharpest (`sharpness`) wins.
+further, with DDIM / Euler steps between the calls, and of these the one whose last picture is the sharpest (`sharpness`), or
+scores best with a judge, wins.
 
 What a diffusion model predicts early is the mean of all pictures that may still come of the noise: where it has not made up its
 mind, things are in two places, or two things in one, and all is faint and blurred. Few strong places and few sharp edges say
@@ -19,6 +20,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .judging import Judging
 from .model import Draw, Model, NoiseLevel
 from .plans import SamplerRun, SelectionPlan, in_steps
 from .questions import SILENT, Observer, Questions
@@ -27,7 +29,12 @@ from .tensors import require_floating, require_same_shape, to_compute
 
 
 def select(
-    plan: SelectionPlan, draw: Draw, model: Model, report: Report | None = None, observer: Observer = SILENT
+    plan: SelectionPlan,
+    draw: Draw,
+    model: Model,
+    report: Report | None = None,
+    observer: Observer = SILENT,
+    judging: Judging | None = None,
 ) -> OrderedNoise:
     """Choose among `plan.draws` noises per picture.
 
@@ -40,6 +47,7 @@ def select(
         model: the host's model with its prompt and sampler.
         report: filled in; a fresh one without it.
         observer: told what goes on.
+        judging: who scores the last pictures; None: their sharpness does.
 
     Returns:
         The chosen noises, of the shape, dtype and device of the draws, and the report. A draw whose score is not finite
@@ -65,10 +73,10 @@ def select(
         require_same_shape(f"draw {k}", noise, "draw 1", first)
         candidates.append(_Candidate(noise, model.start(noise)))
     asking = partial(Questions, model, report, observer, "selection")
-    score = _scores(asking, candidates, plan)
+    score = _scores(asking, candidates, plan, judging)
     for number, candidate in enumerate(candidates, 1):
-        assert candidate.cond is not None
-        observer.candidate(number, candidate.cond)
+        if candidate.cond is not None:
+            observer.candidate(number, candidate.cond)
 
     finite = torch.isfinite(score)
     lost = int((~finite.any(0)).sum())
@@ -78,6 +86,7 @@ def select(
     noise = torch.stack([candidates[which].noise[row] for row, which in enumerate(best)])
     report.chosen = [which + 1 for which in best]
     report.scores = score.T.tolist()
+    report.judge = judging.digest if judging else ""
     report.reusable_evaluations = plan.reusable(SamplerRun.of(model))
     return OrderedNoise(noise, report)
 
@@ -131,28 +140,53 @@ _Asking = Callable[[int], Questions]
 """The model, to be asked about so many candidates in turn."""
 
 
-def _scores(asking: _Asking, candidates: Sequence[_Candidate], plan: SelectionPlan) -> Tensor:
-    """How sharp every draw's last picture is, [n, B] on the CPU; higher is better.
+def _scores(asking: _Asking, candidates: Sequence[_Candidate], plan: SelectionPlan, judging: Judging | None) -> Tensor:
+    """How good every draw's last picture is, [n, B] on the CPU; higher is better.
 
     Draws that drop out get the worst score of the picture's finalists, less what they fall short of the weakest of those at the
-    first call. Infinite where no finalist has a finite score.
+    first call; none where there is a judge, who has not seen them. Infinite where no finalist has a finite score.
     """
     questions = asking(len(candidates))
     guidance = questions.model.guidance
-    _follow(questions, candidates, range(1 if plan.drops_draws else plan.steps))
     if not plan.drops_draws:
-        return _of_pictures(sharpness, candidates, guidance)
+        return _followed(questions, candidates, range(plan.steps), judging)
+    _follow(questions, candidates, range(1))
     strength = _of_pictures(response, candidates, guidance)
     ranked = strength.masked_fill(~torch.isfinite(strength), -torch.inf).argsort(dim=0, descending=True, stable=True)
-    numbers = ranked[: plan.finalists].sort(0).values  # [finalists, B]; a batch of finalists mixes draws
+    numbers = ranked[: plan.finalists]  # [finalists, B], the strongest first; a batch of finalists mixes draws
+    if judging is None:
+        numbers = numbers.sort(0).values
     finalists = [_Candidate.of(candidates, row.tolist()) for row in numbers]
-    _follow(asking(len(finalists)), finalists, range(1, plan.steps))
-    judged = _of_pictures(sharpness, finalists, guidance)
+    judged = _followed(asking(len(finalists)), finalists, range(1, plan.steps), judging)
     for finalist, row in zip(finalists, numbers):
         finalist.hand_back(candidates, row.tolist())
+    if judging is not None:
+        return torch.full_like(strength, torch.nan).scatter(0, numbers, judged)
     worst = judged.masked_fill(~torch.isfinite(judged), torch.inf).amin(0)
     score = worst - (strength.gather(0, numbers).amin(0) - strength)
     return score.scatter(0, numbers, judged)
+
+
+def _followed(questions: Questions, candidates: Sequence[_Candidate], calls: range, judging: Judging | None) -> Tensor:
+    """The scores of candidates that were followed through these calls, [n, B] on the CPU.
+
+    Where a score can be good enough, one after the other: a candidate that no picture needs any more is not followed, and a
+    picture that needs none has no score of it.
+    """
+    guidance = questions.model.guidance
+    if judging is None or judging.enough is None:
+        _follow(questions, candidates, calls)
+        return _of_pictures(sharpness if judging is None else judging.score, candidates, guidance)
+    scores: list[Tensor] = []
+    done = torch.zeros(len(candidates[0].noise), dtype=torch.bool)
+    for candidate in candidates:
+        if done.all():
+            scores.append(torch.full_like(scores[0], torch.nan))
+            continue
+        _follow(questions, [candidate], calls)
+        scores.append(judging.score(candidate.guided(guidance)).masked_fill(done, torch.nan))
+        done = done | judging.passed(scores[-1])
+    return torch.stack(scores)
 
 
 def _follow(questions: Questions, candidates: Sequence[_Candidate], calls: range) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 
 from . import chosen as chosen_setting
 from .infotexts import parameters
-from .knobs import FORMULAS, INFOTEXT_PREFIX, MORE, Knob, SettingsError, setting, shown
+from .judge_settings import JUDGES, MODEL, THRESHOLDS, check_judge, check_threshold
+from .knobs import FORMULAS, INFOTEXT_PREFIX, JUDGE, MORE, Knob, SettingsError, setting, shown
 from .plans import COST_STEP, DEAREST, EXTRA_COST
 
 CUSTOM = "Custom"
@@ -160,6 +161,24 @@ class NoiseOrderSettings:
         "Extra cost",
         "The most that comparing may cost: 0.4 is up to 40 % more work per picture. More compares more noises.",
         minimum=0.0, maximum=DEAREST, step=COST_STEP,
+    )  # fmt: skip
+    judge: str = setting(
+        MODEL,
+        "Judge",
+        "Who says which noise is best: model is the checkpoint itself; any other name is a judge that was found here.",
+        check=check_judge, form=JUDGES, group=JUDGE,
+    )  # fmt: skip
+    judge_at: float = setting(
+        0.5,
+        "Judge at",
+        "Share of the steps after which a judge sees what is coming. At 1 it sees finished pictures, one of every noise.",
+        minimum=0.05, maximum=1.0, step=0.05, group=JUDGE,
+    )  # fmt: skip
+    judge_threshold: str = setting(
+        "",
+        "Judge threshold",
+        "A score that is good enough: no further noise is tried. Empty tries as many as the extra cost buys.",
+        check=check_threshold, form=THRESHOLDS, group=JUDGE,
     )  # fmt: skip
 
     def __init__(self, **named: Any) -> None:
@@ -336,12 +355,13 @@ KNOB: dict[str, Knob] = {knob.name: knob for knob in KNOBS}
 """All knobs by name."""
 
 CHOSEN = KNOB["chosen"].infotext_key
-HIRES_CHOSEN, EVALUATIONS, SKIPPED, ERROR = (
-    f"{INFOTEXT_PREFIX} {name}" for name in ("hires chosen", "evaluations", "skipped", "error")
+HIRES_CHOSEN, EVALUATIONS, SKIPPED, ERROR, JUDGE_HASH, SCORE = (
+    f"{INFOTEXT_PREFIX} {name}" for name in ("hires chosen", "evaluations", "skipped", "error", "judge hash", "score")
 )
-"""What happened, by infotext key: which draw the picture got, and which one in the hires pass; model evaluations that were
-added; what was left out, and why; why nothing was ordered."""
+"""What happened, by infotext key: which draw the picture got in the hires pass; model evaluations that were added; what was
+left out, and why; why nothing was ordered; which judge it was, to the byte, and what it gave the picture."""
 
 _PRESET_IN_0_1 = f"{INFOTEXT_PREFIX} preset"
-INFOTEXT_KEYS = frozenset((*(knob.infotext_key for knob in KNOBS), _PRESET_IN_0_1, HIRES_CHOSEN, EVALUATIONS, SKIPPED, ERROR))
+OUTCOME_KEYS = (HIRES_CHOSEN, EVALUATIONS, SKIPPED, ERROR, JUDGE_HASH, SCORE)
+INFOTEXT_KEYS = frozenset((*(knob.infotext_key for knob in KNOBS), _PRESET_IN_0_1, *OUTCOME_KEYS))
 """Every infotext key of ours."""

@@ -14,7 +14,7 @@ from ..report import Report
 from ..settings import ERROR, INFOTEXT_PREFIX, KNOB, NoiseOrderSettings, SettingsError
 from .job import outcome, plain_copies, sheets
 from .job.asker import Asker, asker_of, running_script
-from .job.named_draws import NamedDraws
+from .job.picture_texts import PictureTexts
 from .job.session import Session, forget
 from .panel import grid_axes
 
@@ -26,7 +26,7 @@ def refuse_bad_settings(p: Any, args: Sequence[Any]) -> None:
     swallow that, too, and leave the cell black.
     """
     outcome.forget(p)
-    NamedDraws.forget(p)
+    PictureTexts.forget(p)
     sheets.taken(p)
     try:
         _settings(p, args)
@@ -90,7 +90,7 @@ def end_job(p: Any, processed: Any, args: Sequence[Any], switch: int) -> None:
         switch: where in the job's script arguments our first one stands.
     """
     outcome.forget(p)
-    NamedDraws.forget(p)
+    PictureTexts.forget(p)
     shown = sheets.taken(p)
     try:
         settings = _settings(p, args)

@@ -46,6 +46,10 @@ def of_the_knob(knob):
         return st.sampled_from([*knob.choices, knob.choices[0].upper(), knob.choices[0] + " "])
     if knob.kind is bool:
         return st.booleans()
+    if knob.name == "judge":
+        return st.sampled_from(["model", "", "no such judge", "two\nlines"])
+    if knob.name == "judge_threshold":
+        return st.sampled_from(["", "0.3", 0.3, "-1", "nan", "good"])
     if knob.check:
         pair = st.builds("{}:{}".format, st.integers(-1, 3), st.integers(0, 17))
         return (

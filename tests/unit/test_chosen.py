@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lib_noiseorder.webui.job.named_draws import NamedDraws
 
 from lib_noiseorder import NoiseOrderSettings, order_noise
 from lib_noiseorder.chosen import check, chosen_draws, of_hires_pass, of_infotext, part_of
-from lib_noiseorder.webui.job.named_draws import NamedDraws
 
 from .test_selection import Host, draws_of
 

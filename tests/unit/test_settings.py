@@ -32,6 +32,9 @@ BAD = {
     "hires_pass": [1, "second"],
     "inner_passes": ["all", None],
     "extra_cost": [-0.1, 4.01, float("nan"), "a lot", True],
+    "judge": ["two\nlines", "x" * 201, True, None, ["clip"]],
+    "judge_at": [0, 1.01, "late", True],
+    "judge_threshold": ["good", "nan", "inf", True, None, [20]],
     "chosen": ["five", "5:", "5:0", "5:17", "5:3/17", "5:3:1", "-", "5:3 x", True, None, 1.5, [3]],
 }
 
@@ -188,13 +191,18 @@ def test_turning_a_knob_that_the_preset_decides_makes_it_custom():
 
 pairs = st.dictionaries(st.integers(0, 2**32 - 1), st.tuples(st.integers(1, 16), st.integers(1, 16)), max_size=3)
 chosen_texts = pairs.map(lambda found: " ".join(f"{seed}:{first}/{hires}" for seed, (first, hires) in found.items()))
+texts = {
+    "chosen": chosen_texts,
+    "judge": st.sampled_from(["model", "openai/clip-vit-base-patch32", "my judge, v2: the best"]),
+    "judge_threshold": st.sampled_from(["", "0", "-1.25", "21.5", "1234567.5"]),
+}
 values = {
     knob.name: st.booleans()
     if knob.kind is bool
     else st.sampled_from(knob.choices)
     if knob.choices
-    else chosen_texts
-    if knob.name == "chosen"
+    else texts[knob.name]
+    if knob.check
     else st.integers(int(knob.minimum), int(knob.maximum))
     if knob.kind is int
     else st.floats(knob.minimum, knob.maximum).filter(lambda value: value != 0)

@@ -50,6 +50,9 @@ def outcome_line(batches: Sequence[Batch]) -> str:
     """One line for the batches of a job."""
     reports = [batch.report for batch in batches]
     parts = _kept(reports)
+    judged = [score for report in reports for score in report.kept_scores if score is not None]
+    if judged:
+        parts.append(f"score{'s' * (len(judged) > 1)} {', '.join(f'{score:.4g}' for score in judged)}")
     evaluations = max(report.extra_evaluations for report in reports)
     parts.append(f"{evaluations} more evaluation{'' if evaluations == 1 else 's'}")
     seconds, total = sum(report.seconds for report in reports), sum(batch.seconds for batch in batches)

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from modules import errors
+from modules.shared import state
 from torch import Tensor
 
 from ...answers import Answers
-from ...ordering import choose, erased_candidate, inject_semantics, starting_from_a_picture
+from ...chosen import chosen_draws
+from ...judges import JudgeError
+from ...model import Draw
+from ...ordering import (
+    choose,
+    choose_finished,
+    erased_candidate,
+    inject_semantics,
+    judged_at,
+    starting_from_a_picture,
+)
 from ...report import Report, in_one_line
 from ...settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
 from ...tensors import mean_and_std
-from ..model.checkpoint import checkpoint_of
+from ..model.checkpoint import checkpoint_of, family_of
 from ..model.company import CannotAsk
 from ..model.host_model import HostModel
 from ..model.probe import Interrupted, Sampling, ask_model
+from .judged_pictures import PictureJudge
+from .run_again import RunAgain
 from .seed_keyed_draws import extra_draws, picture_seeds
 from .sheets import Shown
 from .watching import Watching
@@ -91,6 +105,48 @@ class SamplerPass:
         return noise
 
     @property
+    def finishes(self) -> bool:
+        """Whether the sampler itself is to make a finished picture of every noise that is compared."""
+        settings = self._settings
+        return settings.selection != "off" and judged_at(settings) == 1
+
+    def best_finished(self, sampling: Sampling, noise: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
+        """The finished latents that a judge prefers; the host's own run from the noise if anything fails before there are any.
+
+        Args:
+            sample: the host's sampler, from noise.
+        """
+        settings, multiplier, report = self._settings, sampling.noise_multiplier, self.report
+        self._rows, unit = len(noise), noise / multiplier if multiplier != 1 else noise
+        started, again = time.perf_counter(), RunAgain(sampling.p)
+
+        def finish(start: Tensor) -> Tensor:
+            ordered = self._injected(sampling, start)
+            return again.run(lambda: sample(ordered * multiplier if multiplier != 1 else ordered.clone()))
+
+        try:
+            if self._is_replaced(unit):
+                raise CannotAsk("another script replaced the noise")
+            judging = PictureJudge(sampling.p, settings).of_finished() if self._compares(settings) else None
+            return choose_finished(
+                settings, self._candidates(settings, unit), family_of(checkpoint_of(sampling.p.sd_model)), finish, report,
+                judging, seeds=self._seeds, observer=Watching(self._shown), stopped=_stopped,
+            )  # fmt: skip
+        except Exception as error:
+            if again.rows:  # it is the host's sampler that fails
+                raise
+            if isinstance(error, (CannotAsk, JudgeError)):
+                report.skip("selection", str(error))
+            else:
+                self._skip("selection", error)
+            return sample(noise)
+        finally:
+            report.evaluations += sum(again.rows) // self._rows
+            report.reused(again.rows[0] // self._rows if again.rows else 0)
+            report.took(time.perf_counter() - started)
+            self.finished = True
+
+    @property
     def changes_noise(self) -> bool:
         """Whether the noise is more than chosen: erased, injected into or scaled."""
         settings = self._settings
@@ -114,20 +170,52 @@ class SamplerPass:
         settings, report, watching = self._settings, self.report, Watching(self._shown)
         if sampling.latent is not None:
             settings = starting_from_a_picture(settings, sampling.p.denoising_strength, model.noisiest)
-        if chooses(settings) and not torch.allclose(unit, self._given[: len(unit)].to(unit), atol=1e-4):
+        judging = None
+        if chooses(settings) and self._is_replaced(unit):
             report.skip("selection", "another script replaced the noise")
             settings = dataclasses.replace(settings, preset=CUSTOM, selection="off", chosen="")
-
-        def candidate(k: int) -> Tensor:
-            return unit if k == 1 else erased_candidate(settings, self._draw, k)[: len(unit)].to(unit)
-
-        noise = self._chosen = choose(settings, candidate, model, report, seeds=self._seeds, observer=watching)
+        elif judged_at(settings) is not None and self._compares(settings):
+            try:
+                judging = PictureJudge(sampling.p, settings).of_predictions()
+            except JudgeError as reason:
+                report.skip("selection", str(reason))
+                settings = dataclasses.replace(settings, preset=CUSTOM, selection="off")
+        candidates = self._candidates(settings, unit)
+        noise = self._chosen = choose(
+            settings, candidates, model, report, seeds=self._seeds, observer=watching, judging=judging
+        )
         if report.reusable_evaluations:
             self._answers = model.answers
             self._answers.most = report.reusable_evaluations * self._rows  # samplers' second steps may be Euler steps, too
         if self._shown:
             self._shown.compared(report)
         return inject_semantics(settings, noise, model, report, observer=watching).noise
+
+    def _candidates(self, settings: NoiseOrderSettings, unit: Tensor) -> Draw:
+        """The noises to compare, of which the sampler was given the first."""
+        return lambda k: unit if k == 1 else erased_candidate(settings, self._draw, k)[: len(unit)].to(unit)
+
+    def _is_replaced(self, unit: Tensor) -> bool:
+        """Whether the sampler was given other noise than ours."""
+        return not torch.allclose(unit, self._given[: len(unit)].to(unit), atol=1e-4)
+
+    def _compares(self, settings: NoiseOrderSettings) -> bool:
+        """Whether there is a picture whose draw is not named."""
+        return settings.selection != "off" and not all(chosen_draws(settings.chosen, self._rows, self._seeds))
+
+    def _injected(self, sampling: Sampling, unit: Tensor) -> Tensor:
+        """A noise with what the settings inject."""
+        settings, report = self._settings, self.report
+        if settings.strength == 0:
+            return inject_semantics(settings, unit, None, report).noise
+
+        def work(model: HostModel) -> Tensor:
+            placed = settings
+            if sampling.latent is not None:
+                placed = starting_from_a_picture(settings, sampling.p.denoising_strength, model.noisiest)
+            return inject_semantics(placed, unit, model, report).noise
+
+        return ask_model(sampling, unit, work)
 
     def _before_the_change(self) -> Tensor:
         """The noise that was chosen, where one was, else the host's own."""
@@ -155,6 +243,10 @@ class SamplerPass:
     def _skip(self, what: str, error: Exception) -> None:
         errors.report(f"{INFOTEXT_PREFIX}: {what} failed, the picture is made all the same", exc_info=True)
         self.report.skip(what, in_one_line(error))
+
+
+def _stopped() -> bool:
+    return bool(state.interrupted or state.skipped)
 
 
 def chooses(settings: NoiseOrderSettings) -> bool:

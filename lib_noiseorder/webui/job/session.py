@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from modules import errors
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ...answers import Restore, shadow
 from ...chosen import of_hires_pass
+from ...ordering import judged_at
 from ...report import Report, in_one_line
 from ...settings import (
     CHOSEN,
@@ -21,12 +21,14 @@ from ...settings import (
     HIRES_CHOSEN,
     INFOTEXT_KEYS,
     INFOTEXT_PREFIX,
+    JUDGE_HASH,
+    SCORE,
     SKIPPED,
     NoiseOrderSettings,
 )
 from ..model.probe import Sampling
-from .named_draws import NamedDraws
 from .outcome import Batch, complaint, note_batch
+from .picture_texts import PictureTexts
 from .sampler_pass import SamplerPass, chooses
 from .sheets import Sheet, Shown
 
@@ -56,6 +58,7 @@ class Session:
         self._told: set[str] = set()
         self._sheet = Sheet() if settings.show_injected and shows_sheets else None
         self._left_out = [f"{what}: a script takes this job's pictures" for what in left_out]
+        self._for_sampler = settings
         self._started = time.perf_counter()
         self._unhook: list[tuple[Any, Restore]] = []
 
@@ -68,12 +71,16 @@ class Session:
     def arm(self, p: Any) -> None:
         """Let the first `p.rng.next()` of the batch give the erased noise."""
         setattr(p, _ON_JOB, self)
+        switch = _refiner_takes_over(p)
+        if judged_at(self.settings) is not None and self.settings.judge_at > switch:
+            self._for_sampler = dataclasses.replace(self.settings, judge_at=switch)
+            self._left_out.append(f"judge at {self.settings.judge_at:g}: judged at {switch:g}, where the refiner takes over")
         self._replace_once(p.rng, "next", functools.partial(self._next, p.rng))
 
     def _next(self, host_rng: Any, next_noise: Callable[[], Tensor]) -> Tensor:
         noise = next_noise()
         try:
-            self._first = SamplerPass(self.settings, noise.clone(), host_rng, self._shown())
+            self._first = SamplerPass(self._for_sampler, noise.clone(), host_rng, self._shown())
             self._left_alone = f"{_wanted(self.settings)}: the host's sampler was not seen, a script samples in its own way"
             return self._first.erased()
         except Exception as error:
@@ -102,9 +109,8 @@ class Session:
 
     def _txt2img(self, sample, p, x, conditioning, unconditional_conditioning, *args, **kwargs):
         sampling = Sampling(p, None, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"))
-        x = self._ordered(self._first, sampling, x)
-        with self._reporting(p, self._first):
-            return sample(p, x, conditioning, unconditional_conditioning, *args, **kwargs)
+        rest = conditioning, unconditional_conditioning, *args
+        return self._sampled(self._first, sampling, x, lambda noise: sample(p, noise, *rest, **kwargs))
 
     def _img2img(self, sample, p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs):
         hires = getattr(p, "is_hr_pass", False)
@@ -113,14 +119,13 @@ class Session:
             p, x, conditioning, unconditional_conditioning, kwargs.get("image_conditioning"),
             noise_multiplier=getattr(p, "initial_noise_multiplier", 1.0) or 1.0, steps=kwargs.get("steps"),
         )  # fmt: skip
-        noise = self._ordered(running, sampling, noise)
-        with self._reporting(p, running):
-            return sample(p, x, noise, conditioning, unconditional_conditioning, *args, **kwargs)
+        rest = conditioning, unconditional_conditioning, *args
+        return self._sampled(running, sampling, noise, lambda noise: sample(p, x, noise, *rest, **kwargs))
 
     def _hires_begun(self, p: Any, noise: Tensor) -> tuple[SamplerPass | None, Tensor]:
         """The hires pass and its erased noise; the host's noise alone if it cannot begin."""
         try:
-            settings = dataclasses.replace(self.settings, chosen=of_hires_pass(self.settings.chosen))
+            settings = dataclasses.replace(self._for_sampler, chosen=of_hires_pass(self.settings.chosen))
             self._hires = SamplerPass(settings, noise.clone(), p.rng, self._shown("Hires pass"))
             return self._hires, self._hires.erased()
         except Exception as error:
@@ -128,22 +133,28 @@ class Session:
             self._give_up(error)
             return None, noise
 
-    def _ordered(self, running: SamplerPass | None, sampling: Sampling, noise: Tensor) -> Tensor:
+    def _ordered(self, running: SamplerPass, sampling: Sampling, noise: Tensor) -> Tensor:
         try:
-            return noise if running is None else running.ordered(sampling, noise)
+            return running.ordered(sampling, noise)
         except Exception as error:
             self._give_up(error)
             return noise
 
-    @contextmanager
-    def _reporting(self, p: Any, running: SamplerPass | None) -> Iterator[None]:
-        """The host's sampler runs; then write into the infotext what happened."""
+    def _sampled(
+        self, running: SamplerPass | None, sampling: Sampling, noise: Tensor, sample: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The host's sampler runs from what becomes of the noise; then write into the infotext what happened."""
         try:
-            with running.reusing_answers(p) if running is not None else nullcontext():
-                yield
+            if running is None:
+                return sample(noise)
+            if running.finishes:
+                return running.best_finished(sampling, noise, sample)
+            noise = self._ordered(running, sampling, noise)
+            with running.reusing_answers(sampling.p):
+                return sample(noise)
         finally:
             try:
-                self._write(p)
+                self._write(sampling.p)
             except Exception:
                 errors.report(f"{INFOTEXT_PREFIX}: the infotext could not be written", exc_info=True)
 
@@ -206,13 +217,24 @@ class Session:
         parameters.pop(CHOSEN, None)  # a picture names its own draw, not what was wished for others
         for key, one in ((CHOSEN, self._first), (HIRES_CHOSEN, self._hires)):
             if one is not None and any(one.report.chosen) and self._names_choice:
-                parameters[key] = NamedDraws.of(p, key).note(p, one.report.chosen)
+                texts = [str(draw) if draw else "" for draw in one.report.chosen]
+                parameters[key] = PictureTexts.of(p, key).note(p, texts)
+        if self._first is not None and self._first.report.judge:
+            parameters[JUDGE_HASH] = self._first.report.judge
+            texts = ["" if score is None else f"{score:.4g}" for score in self._first.report.kept_scores]
+            parameters[SCORE] = PictureTexts.of(p, SCORE).note(p, texts)
         p.extra_generation_params.update(parameters)
         for reason in report.skipped:
             if reason not in self._told:
                 self._told.add(reason)
                 print(f"{INFOTEXT_PREFIX}: skipped {reason}")
                 p.comment(complaint(f"skipped {reason}"))
+
+
+def _refiner_takes_over(p: Any) -> float:
+    """The share of the steps after which a refiner goes on; 1 without one."""
+    switch = getattr(p, "refiner_switch_at", None)
+    return 1.0 if switch is None or getattr(p, "refiner_checkpoint_info", None) is None else float(switch)
 
 
 def _wanted(settings: NoiseOrderSettings) -> str:

@@ -10,7 +10,7 @@ from ...questions import Observer
 from ...settings import INFOTEXT_PREFIX
 from .sheets import Shown
 
-_SAID = {"selection": "looking at noise", "injection": "asking the model"}
+_SAID = {"selection": "looking at noise", "injection": "asking the model", "finishing": "finishing noise"}
 
 
 class Watching(Observer):

@@ -11,7 +11,7 @@ from modules import sd_samplers
 
 from ...chosen import chosen_draws, of_hires_pass
 from ...formulas import key_timesteps
-from ...ordering import planned, run_under
+from ...ordering import judged_at, planned, run_under
 from ...plans import in_steps, smallest_extra_cost
 from ...report import Report
 from ...settings import NoiseOrderSettings
@@ -113,7 +113,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
 
 def _too_little(settings: NoiseOrderSettings, calls: Calls) -> str:
     few = f"With {in_steps(len(calls.sigmas))}, an extra cost of {settings.extra_cost:g} is too little to compare noises"
-    enough = smallest_extra_cost(run_under(settings, calls.run))
+    enough = smallest_extra_cost(run_under(settings, calls.run), judged_at(settings))
     return f"{few}. None are compared" + ("" if enough is None else f"; {enough:g} would do")
 
 
@@ -121,7 +121,10 @@ def _work(settings: NoiseOrderSettings, page: Page, calls: Calls, cost: _Cost, s
     """What the first run's noise costs; empty where it is nothing."""
     if not cost.extra:
         return ""
-    parts = [f"compares {cost.noises} noises"] if cost.noises > 1 else []
+    parts = []
+    if cost.noises > 1:
+        finishes = judged_at(settings) == 1
+        parts.append(f"finishes a picture of {cost.noises} noises each" if finishes else f"compares {cost.noises} noises")
     if settings.strength != 0:
         times = len(key_timesteps(settings))
         parts.append(f"asks the model {times} time{'' if times == 1 else 's'}")
@@ -140,6 +143,9 @@ def in_effect(settings: NoiseOrderSettings, tab: str) -> dict[str, bool]:
     return {
         "extra_cost": compares and not settings.selection_draws,
         "selection_draws": compares,
+        "judge": compares,
+        "judge_at": compares and judged_at(settings) is not None,
+        "judge_threshold": compares and judged_at(settings) is not None,
         "injection": asks,
         "strength_schedule": asks,
         **{f"{stage}_weight": asks for stage in weighs},

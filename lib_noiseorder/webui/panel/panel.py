@@ -10,7 +10,7 @@ import gradio as gr
 from modules.ui_components import InputAccordion
 
 from ...infotexts import parameters
-from ...knobs import FORMULAS, MORE
+from ...knobs import FORMULAS, JUDGE, MORE
 from ...settings import (
     CUSTOM,
     INFOTEXT_PREFIX,
@@ -25,6 +25,7 @@ from ...settings import (
     SettingsError,
     chosen_in,
 )
+from ..job.judged_pictures import HOW_TO_GET_ONE, judges_found
 from ..model.beforehand import Loaded
 from .cost_line import Page, Timing, cost_line, in_effect
 from .pasting import pasted, pasted_values
@@ -38,6 +39,7 @@ _HIDDEN = "noise-order-hidden"
 """Class of elements that only the page's script needs; `visible=False` would leave them out of the page."""
 _DECIDED = (*(knob.name for knob in KNOBS if knob.group == FORMULAS), "extra_cost")
 """The controls that a preset may decide. The hosts must not keep them as a page's defaults: the preset is kept."""
+_PLACEHOLDERS = {"chosen": "seed:draw", "judge_threshold": "none"}
 _TO_CUSTOM = f"() => {json.dumps([CUSTOM, CUSTOM])}"
 _TO_ITS_OWN = f"(preset) => preset === {json.dumps(LIGHT)} ? {json.dumps([RECOMMENDED, RECOMMENDED])} : [preset, preset]"
 """What the preset and the menu become when one of the formulas' controls is turned, and when another one is."""
@@ -98,6 +100,9 @@ class Panel:
         self._message = self._line("message", "status", self._saved.notice)
         with gr.Accordion("The paper's formulas", open=False, elem_id=self._elem_id("formulas")):
             made.update((knob.name, self._component(knob)) for knob in KNOBS if knob.group == FORMULAS)
+        with gr.Accordion("A judge of your own", open=False, elem_id=self._elem_id("judges")):
+            made.update((knob.name, self._component(knob)) for knob in KNOBS if knob.group == JUDGE)
+            self._line("judges_looked", "none", HOW_TO_GET_ONE)
         with gr.Accordion("More passes, and your presets", open=False, elem_id=self._elem_id("more")):
             made.update((knob.name, self._component(knob)) for knob in KNOBS if knob.group == MORE)
             with gr.Row(elem_id=self._elem_id("presets_row")):
@@ -138,8 +143,10 @@ class Panel:
             return gr.Checkbox(**common)
         if knob.choices:
             return gr.Dropdown(choices=list(knob.choices), **common)
+        if knob.name == "judge":  # another machine's picture may name one that is not here
+            return gr.Dropdown(choices=self._judges(), allow_custom_value=True, **common)
         if knob.check:
-            return gr.Textbox(max_lines=1, placeholder="seed:draw", **common)
+            return gr.Textbox(max_lines=1, placeholder=_PLACEHOLDERS.get(knob.name), **common)
         assert knob.minimum is not None and knob.maximum is not None
         return gr.Slider(minimum=knob.minimum, maximum=knob.maximum, step=knob.step, **common)
 
@@ -172,12 +179,16 @@ class Panel:
         self._forget.click(None, [], [made["chosen"]], show_progress=False, **{_IN_THE_BROWSER: "() => ''"})
         shown = {_IN_THE_BROWSER: f"(page, chosen) => [noiseOrder.shownInfotext('{self._tab}'), chosen]"}
         self._use.click(self._used_again, [self._page, made["chosen"]], [made["chosen"], self._message], **at_once, **shown)
+        judge = made["judge"]
         outputs = [self._menu, self._name, self._message]
         self._save.click(self._saved_as, [self._name, *saved], outputs, **at_once)
         self._delete.click(self._deleted, [self._menu, preset], [self._menu, self._message], **at_once)
-        self._refresh.click(self._refreshed, [preset, self._menu], [self._menu, *decided, self._message], **at_once)
+        self._refresh.click(self._refreshed, [preset, self._menu], [self._menu, *decided, self._message, judge], **at_once)
         about = {_IN_THE_BROWSER: f"(page, ...settings) => [noiseOrder.page('{self._tab}'), ...settings]"}
         self._reckon.click(self._reckoned, [self._page, *self.components], [self._cost], **at_once, **about)
+
+    def _judges(self) -> list[str]:
+        return [KNOB["judge"].default, *judges_found()]
 
     def _choices(self) -> list[str]:
         try:
@@ -223,7 +234,8 @@ class Panel:
             decided = [gr.update(value=values[name]) for name in _DECIDED]
         stays = shown in choices and (shown not in PRESETS or shown == preset)
         menu = gr.update(choices=choices) if stays else gr.update(choices=choices, value=preset)
-        return [menu, *decided, self._said(self._saved.notice) if self._saved.notice else gr.update()]
+        message = self._said(self._saved.notice) if self._saved.notice else gr.update()
+        return [menu, *decided, message, gr.update(choices=self._judges())]
 
     def _reckoned(self, page: str, *values: Any) -> str:
         """The cost line; for the page's script which controls have an effect, and whether the formulas are in use."""
