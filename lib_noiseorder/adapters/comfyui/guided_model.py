@@ -243,7 +243,6 @@ class GuidedModel:
 
     @contextmanager
     def _leaving_no_trace(self, level: NoiseLevel, device: torch.device) -> Iterator[None]:
-        hooks = hooks_of(self._guider)
         try:
             for keyframes in keyframes_of(self._guider):  # stand where the sampler will find them at this level
                 for sigma in self._sigmas:
@@ -252,25 +251,35 @@ class GuidedModel:
             with random_states_kept(device):
                 yield
         finally:
-            self._others.put_back()
-            if hooks:
-                self._guider.model_patcher.clear_cached_hook_weights()
+            self.as_before()
 
     def _asking(self, level: NoiseLevel, rows: list[int]) -> dict[str, Any]:
         """The sampler's options for one question: the asked level takes its nearest step's place, and rows are counted."""
+
+        sigmas = self._sigmas.clone()
+        sigmas[(sigmas - level.sigma).abs().argmin()] = level.sigma
+        options = self.counted(rows)
+        return {**options, "transformer_options": {**options["transformer_options"], "sample_sigmas": sigmas}}
+
+    # -- the sampler's own run -------------------------------------------------------------------------------------
+
+    def counted(self, rows: list[int]) -> dict[str, Any]:
+        """The sampler's options, under which every evaluation notes its number of rows."""
 
         def count(executor: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             rows.append(len(x))
             return executor(x, *args, **kwargs)
 
-        sigmas = self._sigmas.clone()
-        sigmas[(sigmas - level.sigma).abs().argmin()] = level.sigma
         transformer = dict(self._options.get("transformer_options", {}))
         wrappers = {kind: dict(found) for kind, found in transformer.get("wrappers", {}).items()}
         wrappers.setdefault("apply_model", {})[KEY] = [count]
-        return {**self._options, "transformer_options": {**transformer, "sample_sigmas": sigmas, "wrappers": wrappers}}
+        return {**self._options, "transformer_options": {**transformer, "wrappers": wrappers}}
 
-    # -- the sampler's own run -------------------------------------------------------------------------------------
+    def as_before(self) -> None:
+        """Put back what other nodes keep, as it was before the sampler ran or was asked."""
+        self._others.put_back()
+        if hooks_of(self._guider):
+            self._guider.model_patcher.clear_cached_hook_weights()
 
     def answered(self, args: dict[str, Any]) -> list[Tensor]:
         """Stands in for the host's evaluation of a pair of conditionings; asks for what is not remembered."""

@@ -8,11 +8,12 @@ from typing import Any
 from ...chosen import check_without_seeds
 from ...settings import INFOTEXT_PREFIX, KNOB, KNOBS, Knob, NoiseOrderSettings, SettingsError
 from .company import KEY
+from .judge import KIND, NoiseJudgeNode, PromptedJudge
 from .runs import NOTHING_SEEN, Run, Runs
 from .sampling import sampler_wrapper
 
-OF_THE_WEBUI = ("compare_with_off", "show_injected")
-"""Knobs about the WebUI's gallery, which this node never had."""
+OF_THE_WEBUI = ("compare_with_off", "show_injected", "judge")
+"""Knobs about the WebUI's gallery, and the judge, which has a node of its own here."""
 PLACES_ONLY = ("hires_pass", "inner_passes")
 """Knobs about the WebUI's passes, which do nothing here. Saved graphs know a node's values by their places, so that these two
 keep theirs, where nobody sees them."""
@@ -37,7 +38,11 @@ class NoiseOrderNode:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {
             "required": {"model": ("MODEL",)},
-            "optional": {knob.name: node_input(knob) for knob in NODE_KNOBS},
+            "optional": {
+                **{knob.name: node_input(knob) for knob in NODE_KNOBS},
+                "noise_judge": (KIND, {"tooltip": "Who chooses instead of the model itself."}),
+                "vae": ("VAE", {"tooltip": "What a judge needs to see pictures."}),
+            },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
@@ -55,14 +60,16 @@ class NoiseOrderNode:
             return str(error)
         return True
 
-    def patch(self, model: Any, node_id: Any = None, **values: Any) -> tuple[Any]:
+    def patch(
+        self, model: Any, node_id: Any = None, noise_judge: PromptedJudge | None = None, vae: Any = None, **values: Any
+    ) -> tuple[Any]:
         """A clone of the model that orders the noise it is sampled from.
 
         Raises:
             SettingsError: values that cannot be used together.
             RuntimeError: a ComfyUI without wrappers around its samplers (before 0.3.11).
         """
-        settings = node_settings(values)
+        settings = node_settings(values if noise_judge is None else {**values, "judge": noise_judge.name})
         patched = model.clone()
         if not hasattr(patched, "add_wrapper_with_key"):
             raise RuntimeError(f"{INFOTEXT_PREFIX}: this ComfyUI is too old, it has no wrappers around its samplers")
@@ -72,7 +79,7 @@ class NoiseOrderNode:
         if settings.enabled:
             if node_id is not None:
                 runs.listeners.append(lambda run: _show_on_node(run, node_id))
-            patched.add_wrapper_with_key("sampler_sample", KEY, sampler_wrapper(settings, runs))
+            patched.add_wrapper_with_key("sampler_sample", KEY, sampler_wrapper(settings, runs, noise_judge, vae))
         return (patched,)
 
 
@@ -104,8 +111,16 @@ class NoiseOrderReportNode:
         return {"ui": {"text": (text,)}, "result": (latent, text, run.preview() if run else NOTHING_SEEN)}
 
 
-NODE_CLASS_MAPPINGS = {"NoiseOrder": NoiseOrderNode, "NoiseOrderReport": NoiseOrderReportNode}
-NODE_DISPLAY_NAME_MAPPINGS = {"NoiseOrder": "Noise Order", "NoiseOrderReport": "Noise Order Report"}
+NODE_CLASS_MAPPINGS = {
+    "NoiseOrder": NoiseOrderNode,
+    "NoiseOrderReport": NoiseOrderReportNode,
+    "NoiseOrderJudge": NoiseJudgeNode,
+}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "NoiseOrder": "Noise Order",
+    "NoiseOrderReport": "Noise Order Report",
+    "NoiseOrderJudge": "Noise Order Judge",
+}
 
 
 def node_settings(values: Mapping[str, Any]) -> NoiseOrderSettings:
@@ -114,7 +129,7 @@ def node_settings(values: Mapping[str, Any]) -> NoiseOrderSettings:
     Raises:
         SettingsError: a value that cannot be used.
     """
-    used = {name: value for name, value in values.items() if name not in (*OF_THE_WEBUI, *PLACES_ONLY)}
+    used = {name: value for name, value in values.items() if name not in ("compare_with_off", "show_injected", *PLACES_ONLY)}
     settings = NoiseOrderSettings.from_form({**_DEFAULTS, **used})
     check_without_seeds(settings.chosen)
     return settings

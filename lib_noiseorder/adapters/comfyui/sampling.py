@@ -10,24 +10,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...chosen import chosen_draws
 from ...formulas import key_timesteps
-from ...ordering import order_noise, starting_from_a_picture
+from ...judges import JudgeError
+from ...judging import Judging
+from ...ordering import judged_at, order_noise, starting_from_a_picture
 from ...report import OrderedNoise, Report, in_one_line
 from ...settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
 from ..noise_keyed_draws import further_draws
 from .company import CALCULATE, frames_in_the_batch
+from .finished_pictures import best_finished
 from .guided_model import GuidedModel
+from .judge import PromptedJudge
 from .runs import Cancelled, Run, Runs, Watcher
 
 _log = logging.getLogger(INFOTEXT_PREFIX)
 _FRAMES = "the pictures of this batch are frames of one video"
 
 
-def sampler_wrapper(settings: NoiseOrderSettings, runs: Runs) -> Callable[..., Tensor]:
+def sampler_wrapper(
+    settings: NoiseOrderSettings, runs: Runs, judge: PromptedJudge | None = None, vae: Any = None
+) -> Callable[..., Tensor]:
     """What stands around the host's sampler.
 
     Args:
         runs: gets an entry for every run of a sampler.
+        judge: who chooses, where the setting `judge` names one.
+        vae: the host's VAE, which a judge needs.
     """
 
     def sample(executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *rest, **more):
@@ -40,21 +49,35 @@ def sampler_wrapper(settings: NoiseOrderSettings, runs: Runs) -> Callable[..., T
         def model() -> GuidedModel:
             return GuidedModel(executor.class_obj, guider, sigmas, extra_args, noise, latent_image, denoise_mask)
 
-        asked, ordered = _ordered(
-            settings, noise, model, watcher, frames_in_the_batch(guider, extra_args["model_options"], len(noise))
-        )
+        def sampled_from(start: Tensor, options: dict[str, Any]) -> Tensor:
+            arguments = {**extra_args, "model_options": {**extra_args["model_options"], **options}}
+            return executor(guider, sigmas, arguments, callback, start, latent_image, denoise_mask, *rest, **more)
+
+        def judging() -> Judging | None:
+            return None if judge is None else judge.judging(settings, guider, vae)
+
+        def done(report: Report, sampled: Tensor) -> Tensor:
+            run = Run(report, watcher, guider.inner_model.process_latent_out(sampled.to(torch.float32)))
+            _log.info("%s: %s", INFOTEXT_PREFIX, run.said)
+            for reason in report.skipped:
+                _log.warning("%s: skipped %s", INFOTEXT_PREFIX, reason)
+            runs.add(run)
+            return sampled
+
+        frames = frames_in_the_batch(guider, extra_args["model_options"], len(noise))
+        if settings.selection != "off" and judged_at(settings) == 1:
+            report = Report.before(noise)
+            device = guider.model_patcher.load_device
+            return done(report, best_finished(settings, noise, model, sampled_from, judging, report, watcher, frames, device))
+        asked, ordered = _ordered(settings, noise, model, watcher, frames, judging)
         if asked is not None and asked.reuses_answers and ordered.report.reusable_evaluations:
             asked.reusable_rows = ordered.report.reusable_evaluations
-            extra_args = {**extra_args, "model_options": {**extra_args["model_options"], CALCULATE: asked.answered}}
-        sampled = executor(guider, sigmas, extra_args, callback, ordered.noise, latent_image, denoise_mask, *rest, **more)
+            sampled = sampled_from(ordered.noise, {CALCULATE: asked.answered})
+        else:
+            sampled = sampled_from(ordered.noise, {})
         if asked is not None:
             ordered.report.reused(round(asked.saved_rows))
-        run = Run(ordered.report, watcher, guider.inner_model.process_latent_out(sampled.to(torch.float32)))
-        _log.info("%s: %s", INFOTEXT_PREFIX, run.said)
-        for reason in ordered.report.skipped:
-            _log.warning("%s: skipped %s", INFOTEXT_PREFIX, reason)
-        runs.add(run)
-        return sampled
+        return done(ordered.report, sampled)
 
     return sample
 
@@ -67,7 +90,12 @@ def _why_no_noise(noise: Any) -> str | None:
 
 
 def _ordered(
-    settings: NoiseOrderSettings, noise: Tensor, make: Callable[[], GuidedModel], watcher: Watcher, frames: bool
+    settings: NoiseOrderSettings,
+    noise: Tensor,
+    make: Callable[[], GuidedModel],
+    watcher: Watcher,
+    frames: bool,
+    judging: Callable[[], Judging | None],
 ) -> tuple[GuidedModel | None, OrderedNoise]:
     """The model and the ordered noise; the host's own noise where the model cannot be asked, and the report says why."""
     model, draw = None, further_draws(noise)
@@ -85,7 +113,14 @@ def _ordered(
         if settings.selection != "off" and (why := _FRAMES if frames else model.why_not_compared(settings)):
             left_out.insert(0, ("selection", why))
             settings = _custom(settings, selection="off")
-        ordered = order_noise(settings, draw, model, observer=watcher)
+        judge = None
+        if settings.selection != "off" and judged_at(settings) is not None and not _all_named(settings, noise):
+            try:
+                judge = judging()
+            except JudgeError as reason:
+                left_out.insert(0, ("selection", str(reason)))
+                settings = _custom(settings, selection="off")
+        ordered = order_noise(settings, draw, model, observer=watcher, judging=judge)
         for what, why in left_out:
             ordered.report.skip(what, why)
         return model, ordered
@@ -96,6 +131,10 @@ def _ordered(
         plain = _plain(noise, in_one_line(error))
         plain.report.evaluations = 0 if model is None else round(model.asked_rows)
         return None, plain
+
+
+def _all_named(settings: NoiseOrderSettings, noise: Tensor) -> bool:
+    return all(chosen_draws(settings.chosen, len(noise), None))
 
 
 def _plain(noise: Tensor, why: str) -> OrderedNoise:

@@ -205,17 +205,34 @@ class SetAside:
             yield from self._class(kind)
 
 
+class RandomStates:
+    """The global random states, Python's, NumPy's and torch's, as they were when this was made."""
+
+    def __init__(self, device: torch.device):
+        self._device, self._python, self._numpy, self._cpu = (
+            device,
+            random.getstate(),
+            np.random.get_state(),
+            torch.get_rng_state(),
+        )
+        self._gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def put_back(self) -> None:
+        random.setstate(self._python)
+        np.random.set_state(self._numpy)
+        torch.set_rng_state(self._cpu)
+        if self._gpu is not None:
+            torch.cuda.set_rng_state(self._gpu, self._device)
+
+
 @contextmanager
 def random_states_kept(device: torch.device) -> Iterator[None]:
     """No random state is advanced by what happens in the block."""
-    states = random.getstate(), np.random.get_state()
-    devices = [device] if device.type == "cuda" else []
+    states = RandomStates(device)
     try:
-        with torch.random.fork_rng(devices):
-            yield
+        yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
+        states.put_back()
 
 
 def _set_state(generator: torch.Generator, state: Tensor) -> None:

@@ -1,0 +1,78 @@
+"""The host's own sampler run once for every noise, and the finished picture kept that a judge prefers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...chosen import chosen_draws
+from ...judges import JudgeError
+from ...judging import Judging
+from ...ordering import choose_finished, erased_candidate, inject_semantics
+from ...report import Report, in_one_line
+from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
+from ..noise_keyed_draws import further_draws
+from .guided_model import GuidedModel
+from .runs import Watcher
+from .set_aside import RandomStates
+
+_log = logging.getLogger(INFOTEXT_PREFIX)
+
+
+def best_finished(
+    settings: NoiseOrderSettings,
+    noise: Tensor,
+    make: Callable[[], GuidedModel],
+    sample: Callable[[Tensor, dict[str, Any]], Tensor],
+    judging: Callable[[], Judging | None],
+    report: Report,
+    watcher: Watcher,
+    frames: bool,
+    device: torch.device,
+) -> Tensor:
+    """The finished latents [B, …] that a judge prefers; those of the host's own run if it cannot come to that.
+
+    Args:
+        noise: the host's own.
+        make: gives the model, which knows what other nodes keep and is asked where the settings inject.
+        sample: the host's sampler, from noise and under these model options.
+        judging: gives the judge.
+        frames: whether the batch is one video.
+        device: where the host samples.
+    """
+    draw, rows, started = further_draws(noise), list[list[int]](), time.perf_counter()
+    states = RandomStates(device)
+    try:
+        if frames:
+            raise JudgeError("the pictures of this batch are frames of one video")
+        model = make()
+        if unknown := model.why_unknown():
+            raise JudgeError(unknown)
+        judge = None if all(chosen_draws(settings.chosen, len(noise), None)) else judging()
+    except Exception as error:
+        if not isinstance(error, JudgeError):
+            _log.exception("%s: failed, the picture is made all the same", INFOTEXT_PREFIX)
+        report.skip("selection", str(error) if isinstance(error, JudgeError) else in_one_line(error))
+        return sample(noise, {})
+
+    def finish(start: Tensor) -> Tensor:
+        ordered = inject_semantics(settings, start, model, report).noise
+        if rows:
+            states.put_back()
+            model.as_before()
+        rows.append([])
+        return sample(ordered.clone(), model.counted(rows[-1]))
+
+    kept = choose_finished(
+        settings, lambda k: erased_candidate(settings, draw, k), model.family, finish, report, judge, observer=watcher
+    )
+    paid = [round(sum(run) / len(noise)) for run in rows]
+    report.evaluations += sum(paid)
+    report.reused(paid[0])
+    report.took(time.perf_counter() - started)
+    return kept
