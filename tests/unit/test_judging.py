@@ -151,7 +151,7 @@ def test_an_interrupt_keeps_the_best_so_far(at):
 
 
 def test_what_fails_later_keeps_the_best_so_far_and_what_fails_first_is_the_samplers_own_affair():
-    latents, report = finished({"extra_cost": 3.0}, Finishing(fails_at=3))
+    _, report = finished({"extra_cost": 3.0}, Finishing(fails_at=3))
     assert "noise 3 of 4: RuntimeError: out of memory" in report.skipped[0] and max(report.chosen) <= 2
     with pytest.raises(RuntimeError):
         finished({"extra_cost": 3.0}, Finishing(fails_at=1))

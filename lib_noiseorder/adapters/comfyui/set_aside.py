@@ -209,12 +209,8 @@ class RandomStates:
     """The global random states, Python's, NumPy's and torch's, as they were when this was made."""
 
     def __init__(self, device: torch.device):
-        self._device, self._python, self._numpy, self._cpu = (
-            device,
-            random.getstate(),
-            np.random.get_state(),
-            torch.get_rng_state(),
-        )
+        self._device = device
+        self._python, self._numpy, self._cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
         self._gpu = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
     def put_back(self) -> None:

@@ -118,7 +118,7 @@ def rehearse(pipe: Any, call: Mapping[str, Any], pictures: int, others: Replayed
     for shapes in MadeUp.SHAPES:
         seen, draws = Rehearsal(pictures, shapes), Draws()
         try:
-            with draws, in_place(pipe, _Rehearsing(pipe, seen, others)), suppress(_Over):
+            with draws, in_place(pipe, Rehearsing(pipe, seen, others)), suppress(_Over):
                 pipe(**call)
         except Exception as error:
             first = first or error
@@ -153,7 +153,9 @@ class _Over(Exception):
     """Leaves the pipeline after its last step."""
 
 
-class _Rehearsing:
+class Rehearsing:
+    """Stands in for scheduler and models while nothing is evaluated."""
+
     def __init__(self, pipe: Any, seen: Rehearsal, others: Replayed):
         self._seen, self._name = seen, type(pipe).__name__
         self._made_up = MadeUp(denoising_models(pipe), seen.shapes)
