@@ -58,6 +58,7 @@ def best_of(
     """
     observer.asking("finishing", 1, draws)
     kept = finish(1)
+    observer.candidate(1, kept)
     which = torch.ones(len(kept), dtype=torch.long)
     best = torch.full((len(kept),), -torch.inf)
     done = torch.zeros(len(kept), dtype=torch.bool)
@@ -76,6 +77,7 @@ def best_of(
             k += 1
             observer.asking("finishing", k, draws)
             latents = finish(k)
+            observer.candidate(k, latents)
         else:
             report.skip("selection", f"interrupted at noise {k} of {draws}")
     except Exception as error:

@@ -20,7 +20,8 @@ class Observer:
         the sampler to finish a picture of it ("finishing")."""
 
     def candidate(self, number: int, picture: Tensor) -> None:
-        """The clean latent x0 [B, …] that the model predicts, with the prompt, for the draw of this number, from 1."""
+        """The clean latent x0 [B, …] that the model predicts, with the prompt, for the draw of this number, from 1; or the
+        finished one that was made of it."""
 
     def key_timestep(self, step: KeyTimestep, picture: Tensor) -> None:
         """The clean latent x0 [B, …] that the model predicts for the noise at a key timestep."""

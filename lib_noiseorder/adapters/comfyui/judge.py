@@ -37,12 +37,9 @@ class PromptedJudge:
         """
         import comfy.model_management
 
-        found = judges_found()
-        if self.name not in found:
-            raise JudgeError(f"there is no judge {self.name!r} in models/{FOLDER}, nor in the hub's cache")
         if vae is None:
             raise JudgeError("a judge sees pictures: connect a VAE to Noise Order, too")
-        judge, patcher = load(found[self.name]), guider.model_patcher
+        judge, patcher = load(self.name, [judges_folder()]), guider.model_patcher
 
         def score(latents: Tensor) -> Tensor:
             pictures = torch.cat([_decoded(vae, row) for row in _latents_out(guider, latents).split(1)])
@@ -52,7 +49,7 @@ class PromptedJudge:
             return given
 
         enough = float(settings.judge_threshold) if settings.judge_threshold else None
-        return Judging(score, enough, digest(found[self.name]))
+        return Judging(score, enough, digest(judges_found()[self.name]))
 
 
 class NoiseJudgeNode:
@@ -74,11 +71,16 @@ class NoiseJudgeNode:
         return (PromptedJudge(judge, prompt),)
 
 
-def judges_found() -> dict[str, Path]:
-    """The judges on this machine, by name."""
+def judges_folder() -> Path:
+    """Where users put their judges, one folder each."""
     import folder_paths
 
-    return find([Path(folder_paths.models_dir) / FOLDER])
+    return Path(folder_paths.models_dir) / FOLDER
+
+
+def judges_found() -> dict[str, Path]:
+    """The judges on this machine, by name."""
+    return find([judges_folder()])
 
 
 def _latents_out(guider: Any, latents: Tensor) -> Tensor:

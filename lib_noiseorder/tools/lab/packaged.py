@@ -22,6 +22,11 @@ def packaged(name: str) -> bytes:
     return files(__package__).joinpath("weights", name).read_bytes()
 
 
+def folder(name: str) -> Path:
+    """A folder in the folder `weights`."""
+    return Path(str(files(__package__).joinpath("weights", name)))
+
+
 def packaged_tensors(name: str) -> dict[str, Tensor]:
     """The tensors of a .safetensors in the folder `weights`. Raises OSError where it is damaged or missing."""
     try:

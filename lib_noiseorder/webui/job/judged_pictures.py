@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from modules import devices, paths, prompt_parser, sd_samplers_common, sd_vae_taesd
-from modules.shared import opts
+from modules import paths_internal, prompt_parser, sd_samplers_common, sd_vae_taesd, shared
 from PIL import Image
 from torch import Tensor
 
 from ...answers import value_replaced
-from ...judges import JudgeError, digest, find, load, on_device, scores
+from ...judges import JudgeError, LoadedJudge, digest, find, load, on_device, scores
 from ...judging import Judging
+from ...report import Report
 from ...settings import NoiseOrderSettings
+from ..model.checkpoint import checkpoint_of
 
 _FULL, _TAESD = 0, 3
 """The hosts' numbers for the whole VAE, and for the small one that is good enough to judge by."""
@@ -33,7 +35,7 @@ HOW_TO_GET_ONE = (
 
 def judges_folder() -> Path:
     """Where users put their judges, one folder each."""
-    return Path(paths.models_path) / "noise_order_judges"
+    return Path(paths_internal.models_path) / "noise_order_judges"
 
 
 def judges_found() -> dict[str, Path]:
@@ -53,11 +55,9 @@ class PictureJudge:
         Raises:
             JudgeError: there is no judge of that name, or it cannot be loaded.
         """
-        found = judges_found()
-        if settings.judge not in found:
-            raise JudgeError(f"there is no judge {settings.judge!r} in {judges_folder().name}, nor in the hub's cache")
-        self._judge = load(found[settings.judge])
-        self.digest = digest(found[settings.judge])
+        found = judges_found().get(settings.judge)
+        self.digest = "" if found is None else digest(found)
+        self._judge = _loaded(settings.judge, self.digest)
         prompts = getattr(p, "hr_prompts", None) if getattr(p, "is_hr_pass", False) else None
         self._prompts = [plain_text(prompt, p.steps) for prompt in prompts or p.prompts]
         self._enough = float(settings.judge_threshold) if settings.judge_threshold else None
@@ -70,13 +70,27 @@ class PictureJudge:
         """For finished latents: decoded as the host will do it."""
         return Judging(lambda latents: self._score(latents, _finished), self._enough, self.digest)
 
+    def note_cut(self, report: Report) -> None:
+        """Say in a report if the judge has read less than a whole prompt."""
+        if self._judge.cut:
+            report.skip("the end of the prompt", f"the judge reads {self._judge.reads} tokens")
+            self._judge.cut = False
+
     def _score(self, latents: Tensor, decoded: Callable[[Tensor], Image.Image]) -> Tensor:
         if latents.ndim != 4:
             raise JudgeError("a judge sees pictures, and this is a video")
         seen = [np.array(decoded(latent).convert("RGB")) for latent in latents]
         pictures = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).float() / 255
-        with on_device(self._judge, devices.device) as judge:
-            return scores(judge, pictures, self._prompts[: len(pictures)])
+        with on_device(self._judge, shared.device) as judge:
+            given = scores(judge, pictures, self._prompts[: len(pictures)])
+        checkpoint_of(shared.sd_model).bring_back()
+        return given
+
+
+@lru_cache(maxsize=1)
+def _loaded(name: str, of_digest: str) -> LoadedJudge:
+    """The judge that was used last stays in the computer's memory: reading a large one takes seconds."""
+    return load(name, [judges_folder()])
 
 
 def plain_text(prompt: str, steps: int) -> str:
@@ -104,4 +118,4 @@ def _predicted(latent: Tensor) -> Image.Image:
 
 def _finished(latent: Tensor) -> Image.Image:
     known = sd_samplers_common.approximation_indexes
-    return sd_samplers_common.single_sample_to_image(latent, known.get(getattr(opts, "sd_vae_decode_method", ""), _FULL))
+    return sd_samplers_common.single_sample_to_image(latent, known.get(getattr(shared.opts, "sd_vae_decode_method", ""), _FULL))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from modules import devices, rng
+from modules import rng, shared
 from torch import Tensor
 
 from ...answers import replaced
@@ -32,7 +32,8 @@ class RunAgain:
         self._is_first = p.rng.is_first
         self._own = copy.deepcopy(getattr(rng, _GLOBAL, None))
         self._cpu = torch.get_rng_state()
-        self._gpu = torch.cuda.get_rng_state(devices.device) if devices.device.type == "cuda" else None
+        self._device = torch.device(shared.device)
+        self._gpu = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
         self._parameters = dict(p.extra_generation_params)
 
     def run(self, sample: Callable[[], Tensor]) -> Tensor:
@@ -52,7 +53,7 @@ class RunAgain:
             setattr(rng, _GLOBAL, copy.deepcopy(self._own))
         torch.set_rng_state(self._cpu)
         if self._gpu is not None:
-            torch.cuda.set_rng_state(self._gpu, devices.device)
+            torch.cuda.set_rng_state(self._gpu, self._device)
         p.extra_generation_params.clear()
         p.extra_generation_params.update(self._parameters)
 

@@ -127,11 +127,16 @@ class SamplerPass:
         try:
             if self._is_replaced(unit):
                 raise CannotAsk("another script replaced the noise")
-            judging = PictureJudge(sampling.p, settings).of_finished() if self._compares(settings) else None
-            return choose_finished(
+            judge = PictureJudge(sampling.p, settings) if self._compares(settings) else None
+            latents = choose_finished(
                 settings, self._candidates(settings, unit), family_of(checkpoint_of(sampling.p.sd_model)), finish, report,
-                judging, seeds=self._seeds, observer=Watching(self._shown), stopped=_stopped,
+                judge and judge.of_finished(), seeds=self._seeds, observer=Watching(self._shown), stopped=_stopped,
             )  # fmt: skip
+            if judge:
+                judge.note_cut(report)
+            if self._shown:
+                self._shown.compared(report, finished=True)
+            return latents
         except Exception as error:
             if again.rows:  # it is the host's sampler that fails
                 raise
@@ -170,20 +175,23 @@ class SamplerPass:
         settings, report, watching = self._settings, self.report, Watching(self._shown)
         if sampling.latent is not None:
             settings = starting_from_a_picture(settings, sampling.p.denoising_strength, model.noisiest)
-        judging = None
+        judge = None
         if chooses(settings) and self._is_replaced(unit):
             report.skip("selection", "another script replaced the noise")
             settings = dataclasses.replace(settings, preset=CUSTOM, selection="off", chosen="")
         elif judged_at(settings) is not None and self._compares(settings):
             try:
-                judging = PictureJudge(sampling.p, settings).of_predictions()
+                judge = PictureJudge(sampling.p, settings)
             except JudgeError as reason:
                 report.skip("selection", str(reason))
                 settings = dataclasses.replace(settings, preset=CUSTOM, selection="off")
         candidates = self._candidates(settings, unit)
         noise = self._chosen = choose(
-            settings, candidates, model, report, seeds=self._seeds, observer=watching, judging=judging
-        )
+            settings, candidates, model, report,
+            seeds=self._seeds, observer=watching, judging=judge and judge.of_predictions(),
+        )  # fmt: skip
+        if judge:
+            judge.note_cut(report)
         if report.reusable_evaluations:
             self._answers = model.answers
             self._answers.most = report.reusable_evaluations * self._rows  # samplers' second steps may be Euler steps, too

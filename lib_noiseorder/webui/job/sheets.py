@@ -32,6 +32,8 @@ class Shown:
     scores: list[list[float]] = field(default_factory=list)
     chosen: list[int] = field(default_factory=list)
     """As in `Report`; empty as long as the comparison is not finished."""
+    finished: bool = False
+    """Whether the candidates are finished pictures, not predictions."""
     key_timesteps: list[tuple[KeyTimestep, Tensor]] = field(default_factory=list)
     before_and_after: tuple[Tensor, Tensor] | None = None
     """The noise itself, where it was more than chosen."""
@@ -42,8 +44,8 @@ class Shown:
     def key_timestep(self, step: KeyTimestep, picture: Tensor) -> None:
         self.key_timesteps.append((step, _kept(picture)))
 
-    def compared(self, report: Report) -> None:
-        self.scores, self.chosen = report.scores, report.chosen
+    def compared(self, report: Report, finished: bool = False) -> None:
+        self.scores, self.chosen, self.finished = report.scores, report.chosen, finished
 
     def changed(self, before: Tensor, after: Tensor) -> None:
         self.before_and_after = _kept(before), _kept(after)
@@ -56,8 +58,12 @@ class Shown:
     def parts(self, row: int) -> list[Part]:
         """The parts of a picture's sheet."""
         run = f"{self.run}. " if self.run else ""
+        seen = "The picture" if self.finished else "What the model saw coming"
         parts = [
-            Part(f"{run}What the model saw coming from each noise. {_RULE}", self._comparison(row)),
+            Part(
+                f"{run}{seen} from each noise. {_RULE}",
+                self._comparison(row),
+            ),
             Part(f"{run}{self._heading_of_change()}", self._change(row)),
         ]
         return [part for part in parts if part.pictures]
@@ -71,7 +77,7 @@ class Shown:
                 preview(latents[row]),
                 number == self.chosen[row],
             )
-            for number, latents in enumerate(self.candidates, 1)
+            for number, latents in enumerate(self.candidates[: len(self.scores[row])], 1)
         ]
 
     def _heading_of_change(self) -> str:

@@ -69,6 +69,9 @@ class A1111:
         """Whether every question needs both halves, as `needs_both_halves` finds when there is a picture."""
         return getattr(self.network, "conditioning_key", "crossattn") != "crossattn"
 
+    def bring_back(self) -> None:
+        """Have the network where it is asked again, after something else may have taken its place; the host does so itself."""
+
     def needs_both_halves(self, image_conditioning: Tensor | None) -> bool:
         """Whether a question with the prompt alone must be asked with both prompts.
 

@@ -93,6 +93,13 @@ class Forge:
         """Whether every question needs both halves; never here."""
         return False
 
+    def bring_back(self) -> None:
+        """Have the network where it is asked again, after something else may have taken its place on the GPU."""
+        for name in ("backend.memory_management", "ldm_patched.modules.model_management"):
+            if name in sys.modules:
+                sys.modules[name].load_model_gpu(self._unet)
+                return
+
     def needs_both_halves(self, image_conditioning: Tensor | None) -> bool:
         """Whether a question with the prompt alone must be asked with both prompts; never here."""
         return False

@@ -1,5 +1,6 @@
 """Conditioning as the hosts hold it: per picture the prompts joined by AND, each as a schedule over the steps."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,3 +39,15 @@ def reconstruct(schedules, step):
 
 def reconstruct_multicond(cond, step):
     return reconstruct([parts[0].schedules for parts in cond.batch], step)
+
+
+def get_learned_conditioning_prompt_schedules(prompts, steps):
+    """Of the hosts' prompt editing "[from:to:when]" alone."""
+    last = [re.sub(r"\[(?:[^:\]]*:)?([^:\]]*):[^\]]*\]", r"\1", prompt) for prompt in prompts]
+    return [[[steps, prompt]] for prompt in last]
+
+
+def parse_prompt_attention(text):
+    """Of the hosts' weights "(text:1.2)" alone."""
+    parts = re.findall(r"\(([^():]*):([\d.]+)\)|([^()]+)", text)
+    return [[weighted or plain, float(weight or 1)] for weighted, weight, plain in parts]

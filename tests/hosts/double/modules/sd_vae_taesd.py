@@ -1,0 +1,2 @@
+def decoder_model():
+    return None
