@@ -83,11 +83,12 @@ def best_of(
     except Exception as error:
         if k > 1 or not scores:
             report.skip("selection", f"noise {k} of {draws}: {in_one_line(error)}")
+    report.chosen = which.tolist()
     if not scores:
         return kept
     lost = int((~torch.isfinite(best)).sum())
     if lost:
         report.skip("selection", f"no finite score for {lost} of {len(kept)} pictures, which keep their first draw")
     report.judge = judging.digest
-    report.chosen, report.scores = which.tolist(), torch.stack(scores, 1).tolist()
+    report.scores = torch.stack(scores, 1).tolist()
     return kept

@@ -6,6 +6,7 @@ Environment variables:
 """
 
 import os
+import shutil
 import time
 import uuid
 from pathlib import Path
@@ -30,11 +31,18 @@ class Failed(Exception):
 class ComfyUI(ServerProcess):
     """One running process with a folder of its own."""
 
-    def __init__(self, data: Path):
+    def __init__(self, data: Path, judges=None):
+        """
+        Args:
+            data: a folder that is not there yet.
+            judges: folders of judges by the name that they are to have.
+        """
         for name in ("custom_nodes", "user", "input", "output", "temp", "models"):
             (data / name).mkdir(parents=True)
         for node in (REPOSITORY, REPOSITORY / "tests/adapters/comfyui_pack"):
             (data / "custom_nodes" / node.name).symlink_to(node)
+        for name, judge in (judges or {}).items():
+            shutil.copytree(judge, data / "models/noise_order_judges" / name)
         self.data = data
         python = os.environ.get("NOISEORDER_COMFYUI_PYTHON", str(folder() / "venv/bin/python"))
         super().__init__(

@@ -21,6 +21,19 @@ LATENTS = {
 }
 
 
+JUDGE = "lab judge"
+
+
+def judged(nodes, name=JUDGE, prompt="a red circle", vae=True):
+    """The same graph with a judge."""
+    nodes["judge"] = node("NoiseOrderJudge", judge=name, prompt=prompt)
+    nodes["order"]["inputs"]["noise_judge"] = ["judge", 0]
+    if vae:
+        nodes["vae"] = node("TinyVAE")
+        nodes["order"]["inputs"]["vae"] = ["vae", 0]
+    return nodes
+
+
 def node(class_type, /, **inputs):
     return {"class_type": class_type, "inputs": inputs}
 

@@ -22,13 +22,20 @@ pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 WORKFLOW = Path(__file__).resolve().parents[2] / "docs/comfyui-workflow.json"
 
 
+def widgets():
+    """The optional inputs that have a value of their own."""
+    return {
+        name: entry for name, entry in NoiseOrderNode.INPUT_TYPES()["optional"].items() if name not in ("noise_judge", "vae")
+    }
+
+
 # -- without the host --------------------------------------------------------------------------------------------------
 
 
 def test_inputs_are_made_from_the_knobs():
     assert list(NoiseOrderNode.INPUT_TYPES()["required"]) == ["model"]
     inputs = NoiseOrderNode.INPUT_TYPES()["optional"]
-    assert list(inputs) == [knob.name for knob in KNOBS if knob.name not in OF_THE_WEBUI]
+    assert list(inputs) == [*(knob.name for knob in KNOBS if knob.name not in OF_THE_WEBUI), "noise_judge", "vae"]
     assert set(OF_THE_WEBUI) <= set(KNOB)
     assert inputs["preset"][1]["default"] == RECOMMENDED and inputs["enabled"][1]["default"] is True
     assert inputs["erasure_samples"][0] == "INT" and inputs["erasure_samples"][1]["max"] == 64
@@ -40,7 +47,7 @@ def test_inputs_are_made_from_the_knobs():
 
 
 def test_a_fresh_node_is_valid_and_a_bad_value_is_named():
-    defaults = {name: entry[1]["default"] for name, entry in NoiseOrderNode.INPUT_TYPES()["optional"].items()}
+    defaults = {name: entry[1]["default"] for name, entry in widgets().items()}
     assert node_settings(defaults) == node_settings({})
     assert "chosen = '99' is not seed:draw pairs" in NoiseOrderNode.VALIDATE_INPUTS(chosen="99")
     assert "names seeds" in NoiseOrderNode.VALIDATE_INPUTS(chosen="5:3")
@@ -50,7 +57,7 @@ def test_a_fresh_node_is_valid_and_a_bad_value_is_named():
 
 
 def test_inputs_left_alone_follow_the_preset_and_touched_ones_must_agree_with_it():
-    fresh = {name: entry[1]["default"] for name, entry in NoiseOrderNode.INPUT_TYPES()["optional"].items()}
+    fresh = {name: entry[1]["default"] for name, entry in widgets().items()}
     for preset in PRESETS:
         settings = node_settings({**fresh, "preset": preset})
         assert {name: getattr(settings, name) for name in PRESETS[preset]} == PRESETS[preset]
@@ -87,7 +94,7 @@ def test_an_old_comfyui_is_told():
 def test_the_workflow_names_the_node_and_every_input():
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     node = next(node for node in workflow["nodes"] if node["type"] == "NoiseOrder")
-    defaults = [entry[1]["default"] for entry in NoiseOrderNode.INPUT_TYPES()["optional"].values()]
+    defaults = [entry[1]["default"] for entry in widgets().values()]
     assert node["widgets_values"] == defaults
 
 

@@ -82,4 +82,20 @@ class TinyPrompt:
         return ([[embedding, {"pooled_output": torch.randn(1, 16, generator=generator)}]],)
 
 
-NODE_CLASS_MAPPINGS = {"TinyModel": TinyModel, "TinyPrompt": TinyPrompt, **others.NODE_CLASS_MAPPINGS}
+class TinyVAE:
+    """Shows three channels of a latent, as the host's own would: [B, H, W, 3], of a video [B, frames, H, W, 3]."""
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("VAE",), "make", "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    def make(self):
+        return (self,)
+
+    def decode(self, latent):
+        return torch.sigmoid(latent[:, :3]).movedim(1, -1)
+
+
+NODE_CLASS_MAPPINGS = {"TinyModel": TinyModel, "TinyPrompt": TinyPrompt, "TinyVAE": TinyVAE, **others.NODE_CLASS_MAPPINGS}

@@ -1,0 +1,87 @@
+"""A judge chooses inside the real ComfyUI: the lab's small CLIP, and a decoder of the tests' own."""
+
+import shutil
+
+import pytest
+import torch
+
+from lib_noiseorder.tools.lab import packaged
+
+from . import comfyui
+from .comfyui_graphs import JUDGE, OFF, ON, custom, evaluations_of, graph, judged, said, sampled
+
+pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
+AUTOMATIC = {**ON, "preset": "Automatic"}
+FINISHED = {**AUTOMATIC, "judge_at": 1.0, "extra_cost": 2.0}
+EARLY = {**AUTOMATIC, "judge_at": 0.5, "extra_cost": 1.0}
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    """A ComfyUI with judges, one of them broken."""
+    running = comfyui.ComfyUI(tmp_path_factory.mktemp("comfyui") / "data", judges={JUDGE: packaged.folder("judge")})
+    broken = shutil.copytree(packaged.folder("judge"), running.data / "models/noise_order_judges/broken words")
+    (broken / "vocab.json").write_text("{")
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize("kind", ["sd15", "flux"])
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_2m_sde", "heun"])
+def test_a_finished_picture_is_the_one_made_from_its_draw_alone_and_every_run_is_counted(host, kind, sampler):
+    plain, before = sampled(host, graph(kind, None, sampler=sampler, batch=2))
+    latent, seen = sampled(host, judged(graph(kind, FINISHED, sampler=sampler, batch=2)))
+    more, chosen, reasons = said(host)
+    assert not reasons and len(chosen) == 2 and latent.shape == plain.shape
+    assert more * 2 == evaluations_of(seen) - evaluations_of(before) == 2 * evaluations_of(before)
+    alone, _ = sampled(host, graph(kind, {**AUTOMATIC, "chosen": " ".join(map(str, chosen))}, sampler=sampler, batch=2))
+    assert torch.equal(latent, alone)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "flux"])
+@pytest.mark.parametrize("make", [graph, custom])
+def test_an_early_judge_costs_what_is_said(host, kind, make):
+    _, before = sampled(host, make(kind, None))
+    latent, seen = sampled(host, judged(make(kind, EARLY)))
+    more, chosen, reasons = said(host)
+    assert not reasons and len(chosen) == 1 and torch.isfinite(latent).all()
+    assert 0 < more == evaluations_of(seen) - evaluations_of(before) <= evaluations_of(before)
+    again, _ = sampled(host, judged(make(kind, EARLY)))
+    assert torch.equal(latent, again)
+
+
+def test_off_and_named_draws_need_no_judge(host):
+    plain, _ = sampled(host, graph("sd15", None))
+    assert torch.equal(sampled(host, judged(graph("sd15", OFF)))[0], plain)
+    named, seen = sampled(host, judged(graph("sd15", {**FINISHED, "chosen": "2"}), name="broken words"))
+    assert said(host) == (0, [2], []) and len(seen) == 4
+    assert torch.equal(named, sampled(host, graph("sd15", {**AUTOMATIC, "chosen": "2"}))[0])
+
+
+def test_good_enough_stops(host):
+    _, before = sampled(host, graph("sd15", None))
+    _, seen = sampled(host, judged(graph("sd15", {**FINISHED, "judge_threshold": "-1000"})))
+    assert said(host) == (0, [1], []) and len(seen) == len(before)
+
+
+@pytest.mark.parametrize("settings", [EARLY, FINISHED], ids=["early", "finished"])
+@pytest.mark.parametrize(
+    "how, says",
+    [
+        ({"name": "broken words"}, "the judge broken words cannot be loaded"),
+        ({"vae": False}, "connect a VAE"),
+        ({"kind": "wan"}, "a video"),
+    ],
+    ids=["broken", "no VAE", "video"],
+)
+def test_what_cannot_be_judged_is_the_plain_picture_and_said(host, settings, how, says):
+    kind = how.get("kind", "sd15")
+    latent, _ = sampled(host, judged(graph(kind, settings), **{name: how[name] for name in how if name != "kind"}))
+    _, chosen, reasons = said(host)
+    again = {**AUTOMATIC, "chosen": "1"} if any(chosen) else None  # a finished picture had its first noise by then
+    assert any(says in reason for reason in reasons) and torch.equal(latent, sampled(host, graph(kind, again))[0])
+
+
+def test_a_judge_that_is_not_there_is_refused(host):
+    with pytest.raises(comfyui.Refused, match="nobody"):
+        host.run(judged(graph("sd15", EARLY), name="nobody"))
