@@ -24,9 +24,8 @@ WORKFLOW = Path(__file__).resolve().parents[2] / "docs/comfyui-workflow.json"
 
 def widgets():
     """The optional inputs that have a value of their own."""
-    return {
-        name: entry for name, entry in NoiseOrderNode.INPUT_TYPES()["optional"].items() if name not in ("noise_judge", "vae")
-    }
+    optional = NoiseOrderNode.INPUT_TYPES()["optional"]
+    return {name: entry for name, entry in optional.items() if name not in ("noise_judge", "vae")}
 
 
 # -- without the host --------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class PromptedJudge:
         def score(latents: Tensor) -> Tensor:
             pictures = torch.cat([_decoded(vae, row) for row in _latents_out(guider, latents).split(1)])
             with on_device(judge, comfy.model_management.get_torch_device()) as placed:
-                given = scores(placed, pictures, [self.prompt] * len(pictures))
+                given = torch.cat([scores(placed, picture, [self.prompt]) for picture in pictures.split(1)])
             comfy.model_management.load_models_gpu([patcher])  # decoding may have moved it away
             return given
 

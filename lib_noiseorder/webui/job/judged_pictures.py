@@ -82,7 +82,8 @@ class PictureJudge:
         seen = [np.array(decoded(latent).convert("RGB")) for latent in latents]
         pictures = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).float() / 255
         with on_device(self._judge, shared.device) as judge:
-            given = scores(judge, pictures, self._prompts[: len(pictures)])
+            shown = zip(pictures.split(1), self._prompts)  # one by one, so that no score depends on the batch
+            given = torch.cat([scores(judge, picture, [prompt]) for picture, prompt in shown])
         checkpoint_of(shared.sd_model).bring_back()
         return given
 
