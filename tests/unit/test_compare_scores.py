@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from lib_noiseorder import libraries
+from lib_noiseorder.libraries import Missing
 from lib_noiseorder.tools.cli import main
-from lib_noiseorder.tools.compare import libraries, metrics
-from lib_noiseorder.tools.compare.libraries import Missing
+from lib_noiseorder.tools.compare import metrics
 from lib_noiseorder.tools.compare.metrics import parse
 from tests.hosts.small_webui import SmallWebUI
 

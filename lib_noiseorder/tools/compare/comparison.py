@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ...libraries import stay_offline
 from ..failures import INTERRUPTED, Unavailable
 from ..progress import Bar, duration
 from ..store import write_whole
@@ -18,7 +19,6 @@ from ..webui_client import WebUIClient
 from . import figures, report, scores, tables
 from .folder import RunFolder
 from .generators import Generator
-from .libraries import stay_offline
 from .options import Options, folder_of, plan_of, wanted_scores
 from .plan import Plan
 from .run import generate

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
-from .libraries import Missing, from_disk, library
+from ... import judge_models
+from ...judge_models import PROCESSOR, DualEncoder, features_of
+from ...judges import LoadedJudge
+from ...libraries import Missing, from_disk, library
 
 CLIP = "openai/clip-vit-large-patch14"
 PICKSCORE = "yuvalkirstain/PickScore_v1"
-PICKSCORE_PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
 @dataclass(frozen=True)
@@ -92,77 +93,49 @@ class _Features:
         return self
 
     def get_image_features(self, *args: Any) -> torch.Tensor:
-        self.pictures = _tensor(self._model.get_image_features(*args))
+        self.pictures = features_of(self._model.get_image_features(*args))
         return self.pictures
 
     def get_text_features(self, *args: Any) -> torch.Tensor:
-        return _tensor(self._model.get_text_features(*args))
+        return features_of(self._model.get_text_features(*args))
 
 
 class PickScore:
-    """PickScore (Kirstain et al. 2023) by transformers: scaled cosine of the picture's and the prompt's features."""
+    """PickScore (Kirstain et al. 2023), or another dual encoder of transformers."""
 
     def __init__(self, model: str, device: str):
         transformers = library("transformers", "transformers")
-        self._model = from_disk(transformers.AutoModel, model or PICKSCORE).eval().to(device)
-        self._processor = from_disk(transformers.AutoProcessor, model or PICKSCORE_PROCESSOR)
-        self._device = device
-
-    @torch.no_grad()
-    def __call__(self, pictures: list[Image.Image], prompts: list[str]) -> Scored:
-        seen = self._processor(images=pictures, return_tensors="pt").to(self._device)
-        read = self._processor(text=prompts, padding=True, truncation=True, max_length=77, return_tensors="pt").to(self._device)
-        pictures_at, prompts_at = (
-            torch.nn.functional.normalize(_tensor(features).float(), dim=-1)
-            for features in (self._model.get_image_features(**seen), self._model.get_text_features(**read))
-        )
-        scores = self._model.logit_scale.exp() * (pictures_at * prompts_at).sum(-1)
-        return Scored({"PickScore": scores.cpu().double().numpy()}, pictures_at.cpu().numpy())
-
-
-class ImageReward:
-    """ImageReward (Xu et al. 2023) by its own library; `model` is the path of ImageReward.pt beside med_config.json."""
-
-    def __init__(self, model: str, device: str):
-        reward = library("ImageReward", "image-reward")
-        weights = Path(model or Path.home() / ".cache/ImageReward/ImageReward.pt")
-        for file in (weights, weights.with_name("med_config.json")):
-            if not file.is_file():
-                raise Missing(f"{file} is not there", f"hf download THUDM/ImageReward --local-dir {weights.parent}")
-        self._model = reward.load(str(weights), device=device, med_config=str(weights.with_name("med_config.json")))
-
-    @torch.no_grad()
-    def __call__(self, pictures: list[Image.Image], prompts: list[str]) -> Scored:
-        scores = [float(self._model.score(prompt, picture)) for picture, prompt in zip(pictures, prompts)]
-        return Scored({"ImageReward": np.array(scores)})
-
-
-class VqaScore:
-    """VQAScore (Lin et al. 2024) by t2v-metrics; `model` is one of its names, such as clip-flant5-xl."""
-
-    def __init__(self, model: str, device: str):
-        name = model or "clip-flant5-xxl"
-        self._model = library("t2v_metrics", "t2v-metrics").VQAScore(model=name, device=device)
-
-    @torch.no_grad()
-    def __call__(self, pictures: list[Image.Image], prompts: list[str]) -> Scored:
-        files = [str(picture.filename) for picture in pictures]
-        scores = [float(self._model(images=[file], texts=[prompt])) for file, prompt in zip(files, prompts)]
-        return Scored({"VQAScore": np.array(scores)})
-
-
-class Hpsv2:
-    """Human Preference Score v2.1 by hpsv2; `model` is the path of its checkpoint."""
-
-    def __init__(self, model: str, device: str):
-        self._score, self._checkpoint = library("hpsv2.img_score", "hpsv2").score, model or None
+        loaded = from_disk(transformers.AutoModel, model or PICKSCORE)
+        processor = from_disk(transformers.AutoProcessor, model or PROCESSOR)
+        self._judge = DualEncoder("PickScore", loaded, processor.tokenizer, processor.image_processor)
+        self._judge.to(device)
 
     def __call__(self, pictures: list[Image.Image], prompts: list[str]) -> Scored:
-        scores = np.empty(len(pictures))
-        for prompt in dict.fromkeys(prompts):  # a call loads the checkpoint: one for each prompt
-            of = [index for index, other in enumerate(prompts) if other == prompt]
-            scores[of] = self._score([pictures[index] for index in of], prompt, cp=self._checkpoint, hps_version="v2.1")
-        return Scored({"HPSv2": scores})
+        seen = self._judge.seen(pictures)
+        scores = self._judge.compared(seen, self._judge.read(prompts))
+        return Scored({self._judge.name: scores.cpu().double().numpy()}, seen.cpu().numpy())
+
+
+class _Judged:
+    """What a judge says."""
+
+    def __init__(self, judge: LoadedJudge):
+        self._judge = judge
+
+    def __call__(self, pictures: list[Image.Image], prompts: list[str]) -> Scored:
+        return Scored({self._judge.name: self._judge.of(pictures, prompts).numpy()})
+
+
+def ImageReward(model: str, device: str) -> Metric:
+    return _Judged(judge_models.ImageReward(model, device))
+
+
+def VqaScore(model: str, device: str) -> Metric:
+    return _Judged(judge_models.VQAScore(model, device))
+
+
+def Hpsv2(model: str, device: str) -> Metric:
+    return _Judged(judge_models.HPSv2(model, device))
 
 
 METRICS: dict[str, Callable[[str, str], Metric]] = {
@@ -191,10 +164,6 @@ def parse(text: str) -> dict[str, str]:
     if not wanted:
         raise ValueError(f"--scores = {text!r} names no score; none makes none")
     return wanted
-
-
-def _tensor(features: Any) -> torch.Tensor:
-    return features if isinstance(features, torch.Tensor) else features.pooler_output
 
 
 def _unit(features: torch.Tensor) -> np.ndarray:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from ...adapters.diffusers import run_ordered
+from ...libraries import Missing, from_disk, library
 from .. import infotexts
 from ..failures import Refused, Unavailable
 from .generators import Made, Request
-from .libraries import Missing, from_disk, library
 
 
 class Pipeline:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from ...libraries import Missing
 from ..store import Kept, packed, unpacked
 from .folder import Record, RunFolder
-from .libraries import Missing
 from .metrics import METRICS
 from .prompts import Pair
 
@@ -73,7 +72,7 @@ def _scored(
         metric = _guarded(lambda: METRICS[name](model, device), "loaded")
         for start in range(0, len(todo), _BATCH):
             part = todo[start : start + _BATCH]
-            pictures = [_opened(folder, records[index]) for index in part]
+            pictures = [folder.picture(records[index]) for index in part]
             prompts = [pairs[records[index].pair].prompt for index in part]
             scored = _guarded(lambda pictures=pictures, prompts=prompts: metric(pictures, prompts), "at work")
             for at, index in enumerate(part):
@@ -84,12 +83,6 @@ def _scored(
                 known.put(lines[index])
             progress(name, len(records) - len(todo) + start + len(part), len(records))
     yield from zip(records, lines)
-
-
-def _opened(folder: RunFolder, record: Record) -> Image.Image:
-    picture = folder.picture(record)
-    picture.filename = str(folder.path / record.file)  # one library wants a file
-    return picture
 
 
 def _guarded(action: Callable[[], Any], when: str) -> Any:

@@ -31,7 +31,7 @@ def library(module: str, package: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == module.split(".")[0]:
             raise Missing(f"{error.name} is not installed", f"pip install {package}") from None
-        needed = _PACKAGE_OF_MODULE.get(error.name, error.name)
+        needed = _PACKAGE_OF_MODULE.get(error.name or "", error.name)
         raise Missing(f"{error.name}, which {package} needs, is not installed", f"pip install {needed}") from None
 
 
