@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lib_noiseorder import NoiseOrderSettings
 from lib_noiseorder.tools.lab import packaged
 
 from .client import difference, noise_order
@@ -55,7 +56,7 @@ def test_the_infotext_says_who_chose_and_what_it_gave_and_makes_the_picture_agai
     assert judged["Noise Order skipped"] is None
     assert judged["Noise Order judge"] == JUDGE and len(judged["Noise Order judge hash"]) == 10
     assert float(judged["Noise Order score"]) > -100
-    replayed = host.txt2img(infotext=judged.infotexts[0], steps=8)
+    replayed = host.txt2img(steps=8, **noise_order(**NoiseOrderSettings.from_infotext(judged.infotexts[0]).to_dict()))
     assert difference(replayed, judged) <= (at < 1)  # answers that are remembered were given in other company
     assert replayed["Noise Order chosen"] == judged["Noise Order chosen"]
     assert replayed["Noise Order evaluations"] == "0"
