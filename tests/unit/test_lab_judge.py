@@ -51,11 +51,15 @@ def test_a_step_changes_every_weight(world, tmp_path):
     judge_training.write_texts(tmp_path)
     model = judge_training.new_model()
     tokenizer = transformers.CLIPTokenizer.from_pretrained(tmp_path, local_files_only=True)
-    where = torch.nn.Linear(96, 2 + len(lessons.KINDS) + len(lessons.COLOURS))
-    loss = judge_training.judge_loss(model, tokenizer, [lessons.family(world, rng) for _ in range(2)], rng, where)
+    aids = judge_training.Aids(model)
+    loss = judge_training.judge_loss(model, tokenizer, [lessons.family(world, rng) for _ in range(2)], rng, aids)
     loss.backward()
     assert torch.isfinite(loss)
-    unmoved = {name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()}
+    unmoved = {
+        name
+        for name, parameter in [*model.named_parameters(), *aids.named_parameters()]
+        if parameter.grad is None or not parameter.grad.any()
+    }
     assert not unmoved
 
 
@@ -82,11 +86,11 @@ def test_a_family_has_its_pictures_and_knows_what_is_where(world):
     family = lessons.family(world, rng)
     assert family.pictures.shape == (lessons.PICTURES, words.module.SIZE, words.module.SIZE, 3)
     assert len(lessons.SHOWN) == lessons.PICTURES
-    for number, which in enumerate(lessons.SHOWN[: len(family.kinds)]):
+    for number, which in enumerate(lessons.SHOWN[: family.seen.shape[1]]):
         things = words.things(family.prompts[which])
         for values, names, truth in (
-            (family.kinds, lessons.KINDS, [kind for _, kind in things]),
-            (family.colours, lessons.COLOURS, [colour for colour, _ in things]),
+            (family.seen[0], lessons.KINDS, [kind for _, kind in things]),
+            (family.seen[1], lessons.COLOURS, [colour for colour, _ in things]),
         ):
             assert sorted(names[value - 1] for value in values[number].flatten() if value) == sorted(truth)
 

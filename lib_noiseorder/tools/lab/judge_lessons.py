@@ -23,6 +23,8 @@ PICTURES = 2 + NEAR_MISSES + _SPOILED
 """Of a family: two of its first prompt, one of each other, and the spoiled ones."""
 CELLS = 8
 """Along each side of a picture; as many as the judge has patches."""
+ROLES = 5 + len(pictograms.CORNERS)
+"""Of a thing: by itself, left, right, upper or lower one of two, or in which corner."""
 KINDS = (*shapes.SHAPES, *pictograms.OBJECTS)
 COLOURS = pictograms.COLOURS
 _OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
@@ -122,6 +124,33 @@ def agree(vocabulary: Vocabulary, one: Any, other: Any) -> bool:
     return sorted(vocabulary.things(one)) == sorted(vocabulary.things(other)) and (None in places or places[0] == places[1])
 
 
+SLOTS = (3, 3 + len(pictograms.CORNERS), len(COLOURS), len(KINDS), 1 + len(COLOURS), 1 + len(KINDS))
+"""How many values each of a prompt's `slots` has."""
+
+
+def slots(vocabulary: Vocabulary, prompt: Any) -> list[int]:
+    """What a prompt means, in numbers: how many, placed how, and colour and kind of the first and of the second thing."""
+    first, *others = vocabulary.things(replace(prompt, count=1))
+    place = 0
+    if prompt.relation:
+        if prompt.relation in ("right of", "below"):
+            first, others = others[0], [first]
+        place = 2 if prompt.relation in ("above", "below") else 1
+    elif getattr(prompt, "corner", None):
+        place = 3 + vocabulary.corners.index(prompt.corner)
+    second = [1 + COLOURS.index(others[0][0]), 1 + KINDS.index(others[0][1])] if others else [0, 0]
+    return [prompt.count - 1, place, COLOURS.index(first[0]), KINDS.index(first[1]), *second]
+
+
+def _roles(vocabulary: Vocabulary, prompt: Any) -> list[int]:
+    """The role of each of the prompt's things."""
+    if prompt.relation:
+        first = pictograms.RELATIONS.index(prompt.relation)
+        return [1 + first, 1 + pictograms.RELATIONS.index(_OPPOSITE[prompt.relation])]
+    corner = getattr(prompt, "corner", None)
+    return [5 + vocabulary.corners.index(corner) if corner else 0] * prompt.count
+
+
 def _place(vocabulary: Vocabulary, prompt: Any) -> object:
     if not prompt.relation:
         return getattr(prompt, "corner", None)
@@ -139,11 +168,9 @@ class Family:
     prompts: list[Any]
     pictures: np.ndarray
     """[PICTURES, size, size, 3] in 0..1: of the first prompt, of each, and spoiled ones."""
-    kinds: np.ndarray | None = None
-    """What kind of thing is centred in each of a picture's cells [2 + NEAR_MISSES, CELLS, CELLS], by its place in KINDS; 0:
-    nothing. None where the pictures are not renderings."""
-    colours: np.ndarray | None = None
-    """The same of its colour, by its place in COLOURS."""
+    seen: np.ndarray | None = None
+    """What is centred in each of a picture's cells [3, 2 + NEAR_MISSES, CELLS, CELLS]: which of KINDS, of COLOURS and of ROLES,
+    from 1; 0 where nothing is. None where the pictures are not renderings."""
 
 
 SHOWN = [0, *range(1 + NEAR_MISSES), *[-1] * _SPOILED]
@@ -157,14 +184,14 @@ def family(world: str, rng: np.random.Generator) -> Family:
     prompts = [prompt, *near_misses(vocabulary, prompt, rng)]
     scenes = [vocabulary.module.place(one, rng) for one in (prompt, *prompts)]
     pictures = [vocabulary.picture(things, int(rng.integers(2**31))) for things in scenes]
-    kinds, colours = np.zeros((2, len(scenes), CELLS, CELLS), np.int64)
+    seen = np.zeros((3, len(scenes), CELLS, CELLS), np.int64)
     for number, things in enumerate(scenes):
-        for thing in things:
+        for thing, role in zip(things, _roles(vocabulary, prompts[SHOWN[number]])):
             cell = number, int(thing.y * CELLS / len(pictures[0])), int(thing.x * CELLS / len(pictures[0]))
-            kinds[cell] = 1 + KINDS.index(getattr(thing, vocabulary.kind))
-            colours[cell] = 1 + COLOURS.index(thing.colour)
+            kind, colour = KINDS.index(getattr(thing, vocabulary.kind)), COLOURS.index(thing.colour)
+            seen[(slice(None), *cell)] = 1 + kind, 1 + colour, 1 + role
     pictures += [spoiled(vocabulary, scenes[number % 2], rng) for number in range(_SPOILED)]
-    return Family(world, prompts, np.stack(pictures).astype(np.float32), kinds, colours)
+    return Family(world, prompts, np.stack(pictures).astype(np.float32), seen)
 
 
 def spoiled(vocabulary: Vocabulary, things: list[Any], rng: np.random.Generator) -> np.ndarray:

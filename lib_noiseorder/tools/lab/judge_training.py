@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from ...model import clean
 from .judge_folder import IMAGE_SIZE, LONGEST, MEAN, STD, new_model, write_texts
-from .judge_lessons import COLOURS, KINDS, SHOWN, VOCABULARIES, Family, agree, family
+from .judge_lessons import COLOURS, KINDS, ROLES, SHOWN, SLOTS, VOCABULARIES, Family, agree, family, slots
 from .model import LabModel
 from .optimiser import Averaged, Log, LossLog, Optimiser, clock, require_time
 
@@ -29,11 +29,13 @@ _FAMILIES = 4
 """Of each world in a batch."""
 _PREDICTED = 0.3
 """Share of the families whose pictures are a model's predictions."""
-_TIME_TO_PREDICT = 0.07
+_TIME_TO_PREDICT = 0.05
 """Share of the time in which those are made, before the training begins."""
-_WHERE_UNTIL = 0.6
-"""Share of the time after which it is no longer asked what is where."""
-_LEARNING_RATE = 2e-3
+_AIDED_UNTIL = 0.7
+"""Share of the time after which the judge learns without aids."""
+_SPREAD = 10.0
+"""What embeddings, whose length is 1, are multiplied by before they are read."""
+_LEARNING_RATE = 3e-3
 _EMA = 0.995
 _SAVE_SECONDS = 120
 _INNER = re.compile(r"layers\.\d+\..*(proj|fc\d)\.weight")
@@ -61,8 +63,8 @@ def train_judge(minutes: float, seed: int, out: Path, log: Log) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(out, local_files_only=True)
     model = new_model()
     average = copy.deepcopy(model)
-    where = nn.Linear(model.config.vision_config.hidden_size, 2 + len(KINDS) + len(COLOURS))
-    named = [*model.named_parameters(), *where.named_parameters("where")]
+    aids = Aids(model)
+    named = [*model.named_parameters(), *aids.named_parameters("aids")]
     optimiser = Optimiser(named, _INNER, _LEARNING_RATE)
     averaged, losses = Averaged(model.parameters(), average.parameters(), _EMA), LossLog(log, "judge")
     predicted = _predicted_families(minutes * _TIME_TO_PREDICT, rng)
@@ -71,7 +73,7 @@ def train_judge(minutes: float, seed: int, out: Path, log: Log) -> None:
     step = 0
     for step, share in clock(minutes * (1 - _TIME_TO_PREDICT)):
         families = [_next_family(name, predicted[name], rng) for name in VOCABULARIES for _ in range(_FAMILIES)]
-        loss = judge_loss(model, tokenizer, families, rng, where if share < _WHERE_UNTIL else None)
+        loss = judge_loss(model, tokenizer, families, rng, aids if share < _AIDED_UNTIL else None)
         loss.backward()
         optimiser.step(step, share)
         with torch.no_grad():
@@ -85,20 +87,57 @@ def train_judge(minutes: float, seed: int, out: Path, log: Log) -> None:
     log(f"judge: {step + 1} steps, written {out}")
 
 
+_CLASSES = (1 + len(KINDS), 1 + len(COLOURS), 1 + ROLES)
+"""Of what is in a patch; the first of each: nothing."""
+
+
+class Aids(nn.Module):
+    """What reads the judge while it learns, and is thrown away then: what is where in a picture, and what picture or text say.
+
+    Which colour belongs to which thing, and which thing is left of which, is learnt many times sooner so.
+    """
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.where = nn.Linear(model.config.vision_config.hidden_size, sum(_CLASSES))
+        self.said = nn.Linear(model.config.projection_dim, sum(SLOTS))
+
+    def forward(self, answer: Any, families: Sequence[Family], shown: Tensor) -> Tensor:
+        """Cross-entropy, for a CLIP's answer about the families; `shown` [P] is the text that each picture shows."""
+        meant = torch.tensor([slots(VOCABULARIES[one.world], prompt) for one in families for prompt in one.prompts])
+        named = shown >= 0
+        embeddings = torch.cat([answer.image_embeds[named], answer.text_embeds])
+        said = self.said(_SPREAD * embeddings).split(SLOTS, 1)
+        truth = torch.cat([meant[shown[named]], meant]).unbind(1)
+        loss = torch.stack([F.cross_entropy(logits, values) for logits, values in zip(said, truth)]).mean()
+        return loss + self._where(answer.vision_model_output[0][:, 1:], families)
+
+    def _where(self, patches: Tensor, families: Sequence[Family]) -> Tensor:
+        """Of kind, colour and role in every patch [P, patches, width] of the renderings that show a prompt."""
+        losses = [patches.new_zeros(())]
+        for one, mine in zip(families, patches.split(len(SHOWN))):
+            if one.seen is not None:
+                seen = self.where(mine[: one.seen.shape[1]]).flatten(0, 1).split(_CLASSES, 1)
+                for logits, truth in zip(seen, one.seen):
+                    weight = torch.ones(logits.shape[1])
+                    weight[0] = 0.1  # nearly every patch is empty
+                    losses.append(F.cross_entropy(logits, torch.from_numpy(truth).flatten(), weight))
+        return torch.stack(losses).sum() / len(families)
+
+
 def judge_loss(
-    model: nn.Module, tokenizer: Any, families: Sequence[Family], rng: np.random.Generator, where: nn.Module | None = None
+    model: nn.Module, tokenizer: Any, families: Sequence[Family], rng: np.random.Generator, aids: Aids | None = None
 ) -> Tensor:
     """How badly the model tells what belongs together: every picture among the texts, every text among the pictures.
 
-    Both are asked among all of the batch, and once more among the family alone. With `where`, which reads the patches, also how
-    badly it sees what is where: binding a colour to its thing is learnt ten times sooner so.
+    Both are asked among all of the batch, and once more among the family alone. The aids' loss is added.
     """
     pixels = torch.cat([to_pixels(blemished(_channels_first(one.pictures), rng)) for one in families])
     texts = [str(prompt) for one in families for prompt in one.prompts]
     tokens = tokenizer(texts, padding=True, truncation=True, max_length=LONGEST, return_tensors="pt")
     answer = model(**tokens, pixel_values=pixels)
     logits = answer.logits_per_image
-    shown, wrong, own_family = (part.to(logits.device) for part in _truth(families))
+    shown, wrong, own_family = _truth(families)
     named = (shown >= 0).nonzero().flatten()
     right = logits[named, shown[named]]
     loss = logits.new_zeros(())
@@ -106,21 +145,7 @@ def judge_loss(
         others = logits.masked_fill(~among, -torch.inf)
         loss = loss + F.softplus(others.logsumexp(1)[named] - right).mean()
         loss = loss + F.softplus(others.logsumexp(0)[shown[named]] - right).mean()
-    return loss / 4 if where is None else loss / 4 + _where_loss(where(answer.vision_model_output[0][:, 1:]), families)
-
-
-def _where_loss(seen: Tensor, families: Sequence[Family]) -> Tensor:
-    """Cross-entropy of kind and colour in every patch [P, patches, kinds + colours] of the renderings that show a prompt."""
-    loss, rendered = seen.new_zeros(()), 0
-    for one, mine in zip(families, seen.split(len(SHOWN))):
-        if one.kinds is not None and one.colours is not None:
-            rendered += 1
-            kinds, colours = mine[: len(one.kinds)].flatten(0, 1).split([1 + len(KINDS), 1 + len(COLOURS)], 1)
-            for logits, truth in ((kinds, one.kinds), (colours, one.colours)):
-                weight = torch.ones(logits.shape[1])
-                weight[0] = 0.1  # nearly every patch is empty
-                loss = loss + F.cross_entropy(logits, torch.from_numpy(truth).flatten(), weight)
-    return loss / max(1, rendered)
+    return loss / 4 if aids is None else loss / 4 + aids(answer, families, shown)
 
 
 def _truth(families: Sequence[Family]) -> tuple[Tensor, Tensor, Tensor]:
