@@ -68,7 +68,7 @@ def train_judge(minutes: float, seed: int, out: Path, log: Log) -> None:
     optimiser = Optimiser(named, _INNER, _LEARNING_RATE)
     averaged, losses = Averaged(model.parameters(), average.parameters(), _EMA), LossLog(log, "judge")
     predicted = _predicted_families(minutes * _TIME_TO_PREDICT, rng)
-    log(f"judge: {time.process_time():.0f} s, {sum(map(len, predicted.values()))} families of predictions")
+    log(f"judge: {sum(map(len, predicted.values()))} families of predictions")
     saved = time.monotonic()
     step = 0
     for step, share in clock(minutes * (1 - _TIME_TO_PREDICT)):
