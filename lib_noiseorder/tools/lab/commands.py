@@ -22,7 +22,7 @@ _OF_BOTH_WORLDS = (*_FAMILIES, "few-steps")
 _WORLDS = ("shapes", "pictograms")
 _CHECKPOINTS = {"shapes-sd1": "sd1_training", "shapes-flux": "flux_training"}
 """Models in other programs' formats, with the module that makes each."""
-_FROM_NOTHING = ("shapes-flux", "oracle")
+_FROM_NOTHING = ("shapes-flux", "oracle", "judge")
 _TABLE_ARMS = (
     "plain,automatic,light,paper,equal-cost,wrong-prompt,steps:24,steps:32,scale:0.9,scale:0.8,erasure:16,"
     "random-direction:0.1,oracle:2,oracle:4"
@@ -126,13 +126,13 @@ def add_commands(subparsers: argparse._SubParsersAction) -> None:
         parser.add_argument("--quiet", action="store_true", help="no progress bar")
         parser.add_argument("--resume", type=path, metavar="FILE", help="keep finished work here, and go on from it")
 
-    train = subparsers.add_parser("train", help="train an embedded model or the oracle anew")
+    train = subparsers.add_parser("train", help="train an embedded model, the oracle or the judge anew")
     train.add_argument("--world", choices=_WORLDS, default="shapes", help="whose model (default: %(default)s)")
-    train.add_argument("--model", choices=(*_MODELS, *_CHECKPOINTS, "oracle"), required=True, help="which one")
+    train.add_argument("--model", choices=(*_MODELS, *_CHECKPOINTS, "oracle", "judge"), required=True, help="which one")
     train.add_argument("--minutes", type=number(0.001, 100_000), default=40, help="for how long (default: %(default)s)")
     train.add_argument("--seed", type=SEED, default=0, help="decides the first weights and the pictures (default: %(default)s)")
     train.add_argument("--start", type=file, help="weights to go on from")
-    train.add_argument("--out", type=path, required=True, help="the .safetensors to write")
+    train.add_argument("--out", type=path, required=True, help="the .safetensors to write; of judge the folder")
     train.set_defaults(run=running(_train, TrainOptions))
 
     webui = subparsers.add_parser("webui", help="put the checkpoint shapes-sd1 into an AUTOMATIC1111 WebUI")
@@ -193,7 +193,7 @@ def _tables(options: TableOptions | CurveOptions, arms: str) -> Iterator[tuple[s
 
 def _train(options: TrainOptions) -> int:
     log = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
-    check_writable("--out", options.out)
+    check_writable("--out", options.out / "config.json" if options.model == "judge" else options.out)
     if options.start is not None and options.model in _FROM_NOTHING:
         raise ValueError(f"--start = {options.start}: {options.model} is always trained from nothing")
     if options.world != "shapes" and options.model not in _OF_BOTH_WORLDS:
@@ -202,6 +202,11 @@ def _train(options: TrainOptions) -> int:
         recipe = importlib.import_module(f".formats.{_CHECKPOINTS[options.model]}", __package__)
         start = {} if options.start is None else {"start": options.start}
         recipe.train(options.minutes, options.seed, options.out, log, **start)
+        return 0
+    if options.model == "judge":
+        from .judge_training import train_judge
+
+        train_judge(options.minutes, options.seed, options.out, log)
         return 0
     from . import worlds
     from .distillation import train_few_steps

@@ -118,7 +118,8 @@ def _orthogonal(x: Tensor, iterations: int = 5) -> Tensor:
     """Matrices [N, rows, columns] with all singular values brought to about 1 (Newton–Schulz)."""
     tall = x.shape[1] > x.shape[2]
     x = x.transpose(1, 2) if tall else x
-    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = x.bfloat16() if x.is_cuda else x  # many processors only emulate it, seven times slower
     for _ in range(iterations):
         square = x @ x.transpose(1, 2)
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
