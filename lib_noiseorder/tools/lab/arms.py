@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from ...formulas import erase, inject_calibrated
+from ...judging import best_of
 from ...knobs import shown
 from ...ordering import order_noise
 from ...plans import DEAREST, EXTRA_COST, SamplerRun, SelectionPlan, noise_scale_for, plan_for
+from ...report import Report
 from ...selection import select
-from ...settings import NoiseOrderSettings
+from ...settings import KNOB, NoiseOrderSettings
 from ..equal_cost import evaluations_per_step, more_steps
+from .judge import judging_of, lab_judge_digest
 from .model import LabModel
 from .prompted import PromptedModel
 from .world import SIZE
@@ -56,13 +59,14 @@ class Arm:
         try:
             if not colon and name in _PLAIN_NAMES:
                 return _PLAIN_NAMES[name](name)
-            if kind == "select" and colon:
-                return _custom_selection(name, number)
+            if kind in _WITH_FIELDS and colon:
+                return _WITH_FIELDS[kind](name, number)
             if colon and kind in _NUMBERED:
                 return _NUMBERED[kind](name, _number(number))
         except ValueError as error:
             raise ValueError(f"arm {name!r}: {error}") from None
-        known = ", ".join([*_PLAIN_NAMES, *(f"{kind}:NUMBER" for kind in _NUMBERED), "select:KNOB=VALUE;…"])
+        numbered, fields = (f"{kind}:NUMBER" for kind in _NUMBERED), (f"{kind}:FIELD=VALUE;…" for kind in _WITH_FIELDS)
+        known = ", ".join([*_PLAIN_NAMES, *numbered, *fields])
         raise ValueError(f"unknown arm {name!r}; there are {known}")
 
 
@@ -146,6 +150,30 @@ def _custom_selection(name: str, text: str) -> Arm:
         raise ValueError(f"a plan needs {', '.join(missing)}, too")
     plan = SelectionPlan(**values)
     return _selection(name, lambda model: (plan, scale))
+
+
+def _judged(name: str, text: str) -> Arm:
+    """`judge:cost=1;at=0.5`: the lab's judge chooses, of what the extra cost buys; at 1 among finished pictures."""
+    values = {"cost": EXTRA_COST, "at": KNOB["judge_at"].default}
+    for part in filter(None, text.split(";")):
+        field, _, value = part.strip().partition("=")
+        if field not in values:
+            raise ValueError(f"{field!r} is none of {', '.join(values)}")
+        values[field] = _value(field, value, float)
+    cost, at = values["cost"], KNOB["judge_at"].checked(values["at"])
+    _automatic(cost)  # in its range
+
+    def plan_of(model: LabModel) -> SelectionPlan:
+        return plan_for(_run_of(model), extra_cost=cost, judge_at=at)
+
+    def sample(model: LabModel, prompts: Prompts, draw: Draw) -> Tensor:
+        plan, scale, judging = plan_of(model), noise_scale_for(model.family), judging_of(model.world, prompts)
+        if plan.finishes:
+            return best_of(plan.draws, lambda k: model.sample(draw(k) * scale, prompts), judging, Report())
+        asked = PromptedModel(model, prompts)
+        return asked.finish(select(plan, lambda k: draw(k) * scale, asked, judging=judging).noise)
+
+    return Arm(name, sample, lambda model: f"judge {lab_judge_digest()} {plan_of(model)} scale {noise_scale_for(model.family)}")
 
 
 def _number(text: str) -> float:
@@ -241,6 +269,7 @@ _PLAIN_NAMES: dict[str, Callable[[str], Arm]] = {
     "equal-cost": _equal_cost,
     "wrong-prompt": lambda name: _selection(name, _unscaled, wrong_prompt=True),
 }
+_WITH_FIELDS = {"select": _custom_selection, "judge": _judged}
 _NUMBERED: dict[str, Callable[[str, float], Arm]] = {
     "automatic": lambda name, cost: _selection(name, _automatic(cost)),
     "equal-cost": _equal_cost,

@@ -101,6 +101,8 @@ class World:
     """A picture [size, size, 3] in 0..1 that shows a prompt."""
     to_latent: Callable[[np.ndarray], Tensor]
     """uint8 pictures [B, size, size, 3] → normalised pixels [B, 3, size, size]."""
+    to_pictures: Callable[[Tensor], Tensor]
+    """Normalised pixels [B, 3, size, size] → the same in 0..1, as a judge sees them."""
     chunk: int = 64
     """Pictures that an evaluation draws at once: as many as the processor's caches bear."""
 

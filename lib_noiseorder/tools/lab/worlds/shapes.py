@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..network import ShapesNet
 from ..oracle import Oracle
-from ..world import NO_PROMPT, SIZE, place, random_prompt, render, test_prompts, to_latent
+from ..world import NO_PROMPT, SIZE, place, random_prompt, render, test_prompts, to_latent, to_pictures
 from . import World, WorldModel
 
 WORLD = World(
@@ -27,5 +27,6 @@ WORLD = World(
     test_prompts=test_prompts,
     picture=lambda prompt, rng: render(place(prompt, rng), rng),
     to_latent=to_latent,
+    to_pictures=to_pictures,
 )
 """`distilled` and `few-steps` have flow's guidance in their weights."""

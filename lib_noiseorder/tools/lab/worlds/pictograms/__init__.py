@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import World, WorldModel
 from .judge import Oracle
 from .network import PictogramsNet
-from .scenes import NO_PROMPT, SIZE, place, random_prompt, render, test_prompts, to_latent
+from .scenes import NO_PROMPT, SIZE, place, random_prompt, render, test_prompts, to_latent, to_pictures
 
 WORLD = World(
     name="pictograms",
@@ -29,5 +29,6 @@ WORLD = World(
     test_prompts=test_prompts,
     picture=lambda prompt, rng: render(place(prompt, rng), rng),
     to_latent=to_latent,
+    to_pictures=to_pictures,
     chunk=8,
 )

@@ -237,3 +237,8 @@ def _ground(rng: np.random.Generator) -> np.ndarray:
 def to_latent(pictures: np.ndarray) -> Tensor:
     """uint8 pictures [B, SIZE, SIZE, 3] → normalised pixels [B, 3, SIZE, SIZE]."""
     return (torch.from_numpy(pictures).float().permute(0, 3, 1, 2) / 255 - MEAN) / STD
+
+
+def to_pictures(latent: Tensor) -> Tensor:
+    """Normalised pixels [B, 3, SIZE, SIZE] → the same in 0..1."""
+    return (latent * STD + MEAN).clamp(0, 1)
