@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_noiseorder import libraries
-from lib_noiseorder.libraries import Missing
+from lib_noiseorder.judges import libraries
+from lib_noiseorder.judges.libraries import Missing
 from lib_noiseorder.tools.cli import main
 from lib_noiseorder.tools.compare import metrics
 from lib_noiseorder.tools.compare.metrics import parse

@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load, save_file
 
-from lib_noiseorder import judge_folders, judge_models, judges
+from lib_noiseorder import judges
 from lib_noiseorder.judges import JudgeError, LoadedJudge
+from lib_noiseorder.judges import folders as judge_folders
+from lib_noiseorder.judges import models as judge_models
 from lib_noiseorder.tools.compare import metrics
 
 transformers = pytest.importorskip("transformers")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ...libraries import stay_offline
+from ...judges.libraries import stay_offline
 from ..failures import INTERRUPTED, Unavailable
 from ..progress import Bar, duration
 from ..store import write_whole

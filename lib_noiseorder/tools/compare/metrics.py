@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ... import judge_models
-from ...judge_models import PROCESSOR, DualEncoder, features_of
-from ...judges import LoadedJudge
-from ...libraries import Missing, from_disk, library
+from ...judges import LoadedJudge, models
+from ...judges.libraries import Missing, from_disk, library
+from ...judges.models import PROCESSOR, DualEncoder, features_of
 
 CLIP = "openai/clip-vit-large-patch14"
 PICKSCORE = "yuvalkirstain/PickScore_v1"
@@ -127,15 +126,15 @@ class _Judged:
 
 
 def ImageReward(model: str, device: str) -> Metric:
-    return _Judged(judge_models.ImageReward(model, device))
+    return _Judged(models.ImageReward(model, device))
 
 
 def VqaScore(model: str, device: str) -> Metric:
-    return _Judged(judge_models.VQAScore(model, device))
+    return _Judged(models.VQAScore(model, device))
 
 
 def Hpsv2(model: str, device: str) -> Metric:
-    return _Judged(judge_models.HPSv2(model, device))
+    return _Judged(models.HPSv2(model, device))
 
 
 METRICS: dict[str, Callable[[str, str], Metric]] = {

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ...adapters.diffusers import run_ordered
-from ...libraries import Missing, from_disk, library
+from ...judges.libraries import Missing, from_disk, library
 from .. import infotexts
 from ..failures import Refused, Unavailable
 from .generators import Made, Request

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...libraries import Missing
+from ...judges.libraries import Missing
 from ..store import Kept, packed, unpacked
 from .folder import Record, RunFolder
 from .metrics import METRICS

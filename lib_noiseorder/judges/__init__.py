@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from . import judge_folders
-from .judge_folders import digest, find, why_not
+from .folders import digest, find, hub_cache, inside, packages, why_not
 from .libraries import Missing
 
 if TYPE_CHECKING:
@@ -90,20 +89,20 @@ def load(judge: str | Path, folders: Sequence[str | Path] = (), hub: Path | None
     Raises:
         JudgeError: there is none of that name, or it cannot be loaded.
     """
-    from . import judge_models
+    from . import models
 
-    hub = hub or judge_folders.hub_cache()
+    hub = hub or hub_cache()
     path = judge if isinstance(judge, Path) else find(folders, hub).get(judge)
     if path is None:
         raise JudgeError(f"there is no judge {judge!r}: {_looked_for(str(judge), folders, hub)}")
     name = judge.name if isinstance(judge, Path) else judge
     try:
         with torch.random.fork_rng(devices=[]):  # weights are drawn before those of the file take their place
-            if judge_folders.packages(hub).get(name) == path:
-                return judge_models.of_package(name, path)
+            if packages(hub).get(name) == path:
+                return models.of_package(name, path)
             if (why := why_not(path)) is not None:
                 raise JudgeError(f"the folder {path} is no judge: it {why}")
-            return judge_models.of_folder(name, path, folders, hub)
+            return models.of_folder(name, path, folders, hub)
     except JudgeError:
         raise
     except Missing as missing:
@@ -115,7 +114,6 @@ def load(judge: str | Path, folders: Sequence[str | Path] = (), hub: Path | None
 
 def _looked_for(name: str, folders: Sequence[str | Path], hub: Path) -> str:
     """Why `find` does not give that name."""
-    inside = judge_folders.inside
     for place in map(Path, folders):
         for folder in [place, *(inner for outer in inside(place) for inner in (outer, *inside(outer)))]:
             if name == (folder.relative_to(place).as_posix() if folder != place else place.name) and inside(folder):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .judge_folders import DUAL_ENCODERS, of_hub, precisions
-from .judges import JudgeError, LoadedJudge
+from . import JudgeError, LoadedJudge
+from .folders import DUAL_ENCODERS, of_hub, precisions
 from .libraries import Missing, library
 
 if TYPE_CHECKING:
