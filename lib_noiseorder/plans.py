@@ -6,7 +6,6 @@ docs/evidence-log.md has the figures that the plan was chosen by.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from .model import Model
 
@@ -158,21 +157,17 @@ def plan_for(
 
 
 def _judged_plan(run: SamplerRun, judge_at: float, extra_cost: float, draws: int) -> SelectionPlan:
-    """As many draws as the extra cost buys, judged after so much of the run."""
+    """As many draws as the extra cost buys; before the run's end the judge sees two thirds of them, the best at the first call."""
     if judge_at == 1:
         count = draws or min(MOST_DRAWS, 1 + int(extra_cost + _ROUNDING))
         return SelectionPlan(count, run.steps, max(2, count), finishes=True)
     steps = min(run.steps, max(1, round(judge_at * run.steps)))
-    look = partial(_judged, steps)
-    if draws:
-        return look(draws)
-    plans = map(look, range(MOST_DRAWS, 1, -1))
-    affordable = (plan for plan in plans if plan.extra_evaluations(run) <= extra_cost * run.own_evaluations + _ROUNDING)
-    return next(affordable, SelectionPlan(draws=1))
-
-
-def _judged(steps: int, count: int) -> SelectionPlan:
-    return SelectionPlan(count, steps, finalists=max(2, round(count / 2)))
+    plans = (
+        SelectionPlan(count, steps, finalists=max(2, round(count * 2 / 3)))
+        for count in ((draws,) if draws else range(MOST_DRAWS, 1, -1))
+    )
+    most = extra_cost * run.own_evaluations + _ROUNDING
+    return next((plan for plan in plans if draws or plan.extra_evaluations(run) <= most), SelectionPlan(draws=1))
 
 
 def most_followed(steps: int) -> int:
