@@ -157,7 +157,7 @@ def plan_for(
 
 
 def _judged_plan(run: SamplerRun, judge_at: float, extra_cost: float, draws: int) -> SelectionPlan:
-    """As many draws as the extra cost buys; before the run's end the judge sees two thirds of them, the best at the first call."""
+    """As many draws as the extra cost buys; of predictions the judge sees two thirds, the best at the first call."""
     if judge_at == 1:
         count = draws or min(MOST_DRAWS, 1 + int(extra_cost + _ROUNDING))
         return SelectionPlan(count, run.steps, max(2, count), finishes=True)
