@@ -19,6 +19,7 @@ from .schedule import is_known
 CALLBACKS = ("callback", "callback_steps", "callback_on_step_end")
 _OUTPUTS = ("pil", "np", "pt", "latent")
 _COUNTS = ("num_images_per_prompt", "num_videos_per_prompt")
+_FRAMES = ("num_frames", "video_length", "num_videos_per_prompt")
 
 
 def parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
@@ -107,6 +108,11 @@ def _check_generator(generator: Any, pictures: int) -> None:
 def has_callback(call: Mapping[str, Any]) -> bool:
     """Whether something of the caller's runs between the steps, which may change anything."""
     return any(call.get(name) is not None for name in CALLBACKS)
+
+
+def makes_videos(pipe: Any) -> bool:
+    """Whether the pipeline's call is told a number of frames."""
+    return not parameters(pipe).keys().isdisjoint(_FRAMES)
 
 
 def guidance_scales(pipe: Any, call: Mapping[str, Any]) -> list[float]:

@@ -1,8 +1,9 @@
-"""What a pipeline's clean latents look like: its own code after its last step, gone through with nothing evaluated."""
+"""What a pipeline's clean latents and its outputs look like."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from ...judges import JudgeError
 from .loop import in_place
 from .rehearsal import Rehearsal, Rehearsing, Replayed
 
-_NOT_ONE_PICTURE = "a judge sees pictures, and this pipeline makes something else"
+NO_PICTURES = "a judge sees pictures, and this pipeline makes something else"
 
 
 def pictures_of(pipe: Any, call: Mapping[str, Any], seen: Rehearsal, latents: Tensor, others: Replayed) -> Tensor:
-    """The pictures [B, 3, H, W] in 0…1 that the pipeline makes of clean latents.
+    """The pictures [B, 3, H, W] in 0…1, on the CPU, that the pipeline makes of clean latents: by its own code after its last
+    step, come to with nothing evaluated. It may be in the middle of its loop meanwhile, between two steps.
 
     Args:
         pipe: the pipeline.
@@ -26,49 +28,60 @@ def pictures_of(pipe: Any, call: Mapping[str, Any], seen: Rehearsal, latents: Te
         others: its encoders' answers.
 
     Raises:
-        JudgeError: it makes no pictures. What the pipeline raises passes through.
+        JudgeError: it makes no pictures, or was interrupted. What the pipeline raises passes through.
     """
-    showing = _Showing(pipe, Rehearsal(seen.pictures, seen.shapes), others, latents)
+    showing = _Showing(pipe, seen, others, latents)
+    # some pipelines write into the dictionaries they are given
+    arguments = {name: dict(value) if type(value) is dict else value for name, value in call.items()}
     with in_place(pipe, showing):
-        return pictures_in(pipe(**{**call, "output_type": "pt"}))
+        output = pipe(**{**arguments, "output_type": "pt"})
+    if not showing.shown:
+        raise JudgeError("interrupted")
+    return pictures_in(output, len(latents))
 
 
-def pictures_in(output: Any) -> Tensor:
-    """The pictures [B, 3, H, W] in 0…1 of what a pipeline called with `output_type="pt"` gave.
+def pictures_in(output: Any, number: int) -> Tensor:
+    """The finished pictures [B, 3, H, W] in 0…1, on the CPU, of a pipeline's output of any `output_type`.
+
+    Args:
+        number: how many there must be.
 
     Raises:
-        JudgeError: it gave no pictures.
+        JudgeError: they are none, but latents or videos for example.
     """
-    made = output[0] if isinstance(output, (tuple, list)) else getattr(output, "images", None)
-    if not isinstance(made, Tensor) or made.ndim != 4 or made.shape[1] != 3:
-        raise JudgeError(_NOT_ONE_PICTURE)
+    made = _as_tensor(output[0])
+    if made is None or made.ndim != 4 or made.shape[1] != 3 or len(made) != number:
+        raise JudgeError(NO_PICTURES)
     return made.detach().float().clamp(0, 1).cpu()
 
 
-class _Showing(Rehearsing):
-    """Ends a pipeline's loop with these latents."""
-
-    def __init__(self, pipe: Any, seen: Rehearsal, others: Replayed, latents: Tensor):
-        super().__init__(pipe, seen, others)
-        self._latents = latents
-
-    def step(self, index: int, output: Tensor, timestep: Any, sample: Tensor, scheduler: Any) -> Tensor:
-        return self._latents.to(sample) if index + 1 == len(scheduler.timesteps) else sample
-
-
-def picture_tensor(pictures: Any) -> Tensor:
-    """Finished pictures of any `output_type` as [B, 3, H, W] in 0…1.
-
-    Raises:
-        JudgeError: they are none, latents for example.
-    """
+def _as_tensor(made: Any) -> Tensor | None:
     import numpy as np
 
-    if isinstance(pictures, Tensor):
-        return pictures_in((pictures,))
-    if isinstance(pictures, np.ndarray):
-        return pictures_in((torch.from_numpy(pictures).movedim(-1, 1),))
-    shown = [np.asarray(picture.convert("RGB")) for picture in pictures if hasattr(picture, "convert")]
-    if not shown or len(shown) != len(pictures):
-        raise JudgeError(_NOT_ONE_PICTURE)
-    return torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2).float() / 255
+    if isinstance(made, list) and made and all(hasattr(picture, "convert") for picture in made):
+        return torch.from_numpy(np.stack([np.asarray(picture.convert("RGB")) for picture in made])).movedim(-1, 1) / 255
+    if isinstance(made, np.ndarray):
+        return torch.from_numpy(made).movedim(-1, 1) if made.ndim == 4 else None
+    return made if isinstance(made, Tensor) else None
+
+
+class _Showing(Rehearsing):
+    """Has these latents come out of a pipeline's loop.
+
+    Attributes:
+        shown: whether they have.
+    """
+
+    def __init__(self, pipe: Any, seen: Rehearsal, others: Replayed, latents: Tensor):
+        super().__init__(pipe, Rehearsal(seen.pictures, seen.shapes), others)
+        self._own = copy.deepcopy(seen.scheduler)  # the pipeline may have a stander-in at the moment
+        self._latents = latents
+        self.shown = self._over = False
+
+    def other(self, name: str, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs) if self._over else super().other(name, original, *args, **kwargs)
+
+    def step(self, index: int, output: Tensor, timestep: Any, sample: Tensor, scheduler: Any) -> Tensor:
+        self._seen.noise, self._slots, self.shown = sample, 0, True
+        self._over = index + 1 == len(scheduler.timesteps)
+        return self._latents.to(sample)

@@ -99,7 +99,7 @@ class PipelineProbe:
         ambiguous: whether an answer depends on more than what its slot was asked with: where the pipeline asks the same twice
             in a step, something else makes the difference.
         started: whether the pipeline was seen to start from the latents that it is given.
-        evaluated: whether a model was.
+        evaluations: how many were made per picture.
         whole: whether no slot can be asked without the others.
     """
 
@@ -116,7 +116,7 @@ class PipelineProbe:
         self.answers = Answers(ROUNDING)
         self.ambiguous = False
         self.result: Any = None
-        self.started = self.evaluated = False
+        self.started, self.evaluations = False, 0
         self._ahead = self._all_turns()
         self._turn = next(self._ahead)
 
@@ -250,7 +250,7 @@ class PipelineProbe:
         self.whole = self.whole or not call.splits
         turn.asked += [(name, call.question(n), call.latents(n).clone()) for n in range(call.slots)]
         wanted = [n for n in range(call.slots) if turn.evaluate is None or first + n in turn.evaluate]
-        self.evaluated = self.evaluated or bool(wanted)
+        self.evaluations += len(wanted)
         if len(wanted) == call.slots:
             output = original(*args, **kwargs)
             if turn.answers or call.slots > 1:

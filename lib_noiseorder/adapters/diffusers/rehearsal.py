@@ -79,6 +79,12 @@ class Replayed:
     def forget(self) -> None:
         self._known.clear()
 
+    def kept(self) -> Replayed:
+        """The same answers, not forgotten with these."""
+        other = Replayed()
+        other._known += self._known
+        return other
+
 
 @dataclass
 class Rehearsal:
