@@ -133,8 +133,9 @@ def test_what_has_no_effect_need_not_be_shown():
     def used(tab="txt2img", **settings):
         return {name for name, does in in_effect(NoiseOrderSettings(enabled=True, **settings), tab).items() if does}
 
-    assert used() == {"extra_cost", "selection_draws", "hires_pass"}
-    assert used(selection_draws=3, tab="img2img") == {"selection_draws"}
+    assert used() == {"extra_cost", "selection_draws", "judge", "hires_pass"}
+    assert used(judge="mine") == used() | {"judge_at", "judge_threshold"}
+    assert used(selection_draws=3, tab="img2img") == {"selection_draws", "judge"}
     formulas = {f"{stage}_{what}" for stage in ("layout", "structure", "detail") for what in ("weight", "timestep")}
     formulas |= {"injection", "strength_schedule", "hires_pass"}
     assert used(preset="Paper") == formulas

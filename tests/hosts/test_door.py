@@ -121,13 +121,14 @@ def test_presets_are_saved_shown_and_deleted(panel):
     assert menu["choices"] == [*PRESETS, "mine"] and menu["value"] == "mine" and name == "" and "Saved as" in message
     values, _ = shown(panel, "mine")
     assert values["strength"] == 0.3 and values["preset"] == "Custom" and "enabled" not in values
-    menu, *decided, message = panel._refreshed("Custom", "mine")
+    menu, *decided, message, judge = panel._refreshed("Custom", "mine")
+    assert judge["choices"][0] == "model" and "value" not in judge
     assert "value" not in menu and not any("value" in one for one in [*decided, message])
     menu, message = panel._deleted("mine", "Automatic")
     assert menu["value"] == "Automatic" and menu["choices"] == list(PRESETS) and "Deleted" in message
-    menu, *decided, _ = panel._refreshed("Automatic", "mine")  # deleted in another page
+    menu, *decided, _, _ = panel._refreshed("Automatic", "mine")  # deleted in another page
     assert menu["value"] == "Automatic" and not any("value" in one for one in decided)
-    menu, *decided, _ = panel._refreshed("Paper", "Automatic")  # what a page has kept as its defaults
+    menu, *decided, _, _ = panel._refreshed("Paper", "Automatic")  # what a page has kept as its defaults
     assert menu["value"] == "Paper" and "literal" in [one["value"] for one in decided]
     assert "there is no preset" in shown(panel, "mine")[1]
 

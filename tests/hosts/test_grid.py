@@ -59,7 +59,9 @@ def test_axes_read_values_as_the_grid_script_gives_them(axes):
         else:
             assert axis.type in ((str,) if knob.check else (int, float)), "the grid script reads ranges for numbers only"
             assert axis.type == knob.kind and axis.type(str(knob.default)) == knob.default
-        for text in ("Magic", "AUTOMATIC", "1e9", "x"):
+        if knob.name == "judge":  # whether there is one of that name is seen when it is needed
+            continue
+        for text in ("Magic", "AUTOMATIC", "nan", "x", *(() if knob.check else ("1e9",))):
             with pytest.raises(SettingsError, match=f"{knob.name} = .* is not {re.escape(knob.range)}"):
                 axis.confirm(None, [axis.type(text)])
 

@@ -55,6 +55,10 @@ def random_settings(dice):
                 wish[knob.name] = dice.choice([0, 2, 3])
             elif knob.name == "chosen":
                 wish[knob.name] = f"{dice.randint(1, 3)}:{dice.randint(1, 16)}"
+            elif knob.name == "judge":
+                wish[knob.name] = dice.choice(["model", "nobody"])
+            elif knob.name == "judge_threshold":
+                wish[knob.name] = dice.choice(["", "0.5"])
             else:
                 wish[knob.name] = knob.kind(dice.uniform(knob.minimum, knob.maximum))
         if not wish.keys() & {"compare_with_off", "show_injected"} and dice.random() < 0.3:

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lib_noiseorder.webui.job.named_draws import NamedDraws
 
 from lib_noiseorder import NoiseOrderSettings, order_noise
 from lib_noiseorder.chosen import check, chosen_draws, of_hires_pass, of_infotext, part_of
+from lib_noiseorder.webui.job.picture_texts import PictureTexts
 
 from .test_selection import Host, draws_of
 
@@ -209,9 +209,9 @@ def written(p, value, index, seeds, main=False):
 def test_every_picture_of_a_job_and_its_grid_name_their_own_draw():
     p = job([1, 2], n_iter=2)
     p.all_seeds, p.all_subseeds = [1, 2, 3, 4], [0] * 4
-    NamedDraws.of(p, "key").note(p, [3, 0])
+    PictureTexts.of(p, "key").note(p, ["3", ""])
     p.seeds = [3, 4]
-    value = NamedDraws.of(p, "key").note(p, [5, 6])
+    value = PictureTexts.of(p, "key").note(p, ["5", "6"])
     assert [written(p, value, index, [3, 4]) for index in (0, 1)] == ["5", "6"]
     assert [written(p, value, index, p.all_seeds) for index in range(4)] == ["3", None, "5", "6"], "earlier batches, too"
     assert written(p, value, 0, [3, 4], main=True) == "3", "a grid has the seed of the job's first picture"
@@ -219,8 +219,8 @@ def test_every_picture_of_a_job_and_its_grid_name_their_own_draw():
 
 def test_one_picture_alone_is_a_plain_text_and_a_video_names_its_one_draw():
     p = job([7])
-    assert NamedDraws.of(p, "key").note(p, [3]) == "3"
-    NamedDraws.forget(p)
+    assert PictureTexts.of(p, "key").note(p, ["3"]) == "3"
+    PictureTexts.forget(p)
     video = job([7, 8, 9])
-    value = NamedDraws.of(video, "key").note(video, [4])
+    value = PictureTexts.of(video, "key").note(video, ["4"])
     assert [written(video, value, index, video.seeds) for index in range(3)] == ["4", "4", "4"]

@@ -282,7 +282,7 @@ def test_finding_imports_no_library(clip):
         "{'transformers', 'huggingface_hub', 'PIL', 'numpy', 'safetensors'} & set(sys.modules) - before)"
     )
     code = "import sys, torch; before = set(sys.modules); " + code
-    root = Path(judges.__file__).parents[1]
+    root = Path(judges.__file__).parents[2]
     told = subprocess.run([sys.executable, "-c", code, clip], cwd=root, capture_output=True, text=True, check=True).stdout
     assert told.strip() == "['clip'] set()"
 

@@ -101,7 +101,7 @@ class Panel:
         with gr.Accordion("The paper's formulas", open=False, elem_id=self._elem_id("formulas")):
             made.update((knob.name, self._component(knob)) for knob in KNOBS if knob.group == FORMULAS)
         with gr.Accordion("A judge of your own", open=False, elem_id=self._elem_id("judges")):
-            made.update((knob.name, self._component(knob)) for knob in KNOBS if knob.group == JUDGE)
+            made.update((knob.name, _not_in_ui_config(self._component(knob))) for knob in KNOBS if knob.group == JUDGE)
             self._line("judges_looked", "none", HOW_TO_GET_ONE)
         with gr.Accordion("More passes, and your presets", open=False, elem_id=self._elem_id("more")):
             made.update((knob.name, self._component(knob)) for knob in KNOBS if knob.group == MORE)
