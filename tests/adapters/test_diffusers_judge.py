@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib_noiseorder import NoiseOrderSettings
+from lib_noiseorder import NoiseOrderSettings, judges
 from lib_noiseorder.knobs import SettingsError
+from lib_noiseorder.tools.lab import packaged
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -305,6 +306,18 @@ def test_a_plain_function_and_a_name(sd):
     assert run.report.judge == "judge" and run.report.kept_scores[0] is not None
     named = {**FINISHED, "judge": "my own"}
     assert run_ordered(pipe, **call, generator=seeded(3), settings=named, judge=plain_function).report.judge == "my own"
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+def test_a_judge_from_its_folder_goes_by_its_digest(sd, as_path):
+    pipe, call = sd
+    folder = packaged.folder("judge")
+    for settings in (EARLY, FINISHED):
+        given = folder if as_path else str(folder)
+        report = run_ordered(pipe, **call, generator=seeded(3), settings=settings, judge=given).report
+        assert report.judge == judges.digest(folder) and report.kept_scores[0] is not None and not report.skipped
+        loaded = run_ordered(pipe, **call, generator=seeded(3), settings=settings, judge=judges.load(folder)).report
+        assert loaded.judge == "judge" and loaded.scores[0] == pytest.approx(report.scores[0], nan_ok=True)
 
 
 def failing(pictures, prompts):
