@@ -21,6 +21,11 @@ def check_judge(text: str) -> str:
     return name
 
 
+def threshold(text: str) -> float | None:
+    """The number that the setting `judge_threshold` says; None where it says none."""
+    return float(text) if text else None
+
+
 def check_threshold(text: str) -> str:
     """A threshold as it is kept, as text; empty for none. Raises ValueError for anything but a finite number."""
     try:

@@ -162,12 +162,15 @@ def _judged_plan(run: SamplerRun, judge_at: float, extra_cost: float, draws: int
         count = draws or min(MOST_DRAWS, 1 + int(extra_cost + _ROUNDING))
         return SelectionPlan(count, run.steps, max(2, count), finishes=True)
     steps = min(run.steps, max(1, round(judge_at * run.steps)))
-    plans = (
-        SelectionPlan(count, steps, finalists=max(2, round(count * 2 / 3)))
-        for count in ((draws,) if draws else range(MOST_DRAWS, 1, -1))
-    )
+
+    def look(count: int) -> SelectionPlan:
+        return SelectionPlan(count, steps, finalists=max(2, round(count * 2 / 3)))
+
+    if draws:
+        return look(draws)
     most = extra_cost * run.own_evaluations + _ROUNDING
-    return next((plan for plan in plans if draws or plan.extra_evaluations(run) <= most), SelectionPlan(draws=1))
+    plans = map(look, range(MOST_DRAWS, 1, -1))
+    return next((plan for plan in plans if plan.extra_evaluations(run) <= most), SelectionPlan(draws=1))
 
 
 def most_followed(steps: int) -> int:

@@ -21,7 +21,10 @@ from .libraries import Missing
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MARGIN", "Judge", "JudgeError", "LoadedJudge", "digest", "find", "load", "on_device", "scores", "why_not"]
+__all__ = [
+    "MARGIN", "Judge", "JudgeError", "LoadedJudge", "digest", "find", "load", "on_device", "scores", "scores_one_by_one",
+    "why_not",
+]  # fmt: skip
 
 Judge = Callable[[Tensor, Sequence[str]], Tensor]
 """judge(pictures [B, 3, H, W] in 0…1, floating, on any device; one prompt each) -> scores [B]; higher is better."""
@@ -183,6 +186,13 @@ def scores(judge: Judge, pictures: Tensor, prompts: Sequence[str]) -> Tensor:
     if len(given) != len(pictures):
         raise JudgeError(f"{who} gave {len(given)} scores for {len(pictures)} pictures")
     return given.detach().to("cpu", torch.float32).masked_fill(broken.cpu(), torch.nan)
+
+
+def scores_one_by_one(judge: Judge, pictures: Tensor, prompts: Sequence[str], device: str | torch.device) -> Tensor:
+    """`scores` of every picture alone, so that none depends on its batch, by a judge that is `on_device` meanwhile."""
+    with on_device(judge, device) as placed:
+        shown = zip(pictures.split(1), prompts, strict=True)
+        return torch.cat([scores(placed, picture, [prompt]) for picture, prompt in shown])
 
 
 def _said(error: Exception) -> str:

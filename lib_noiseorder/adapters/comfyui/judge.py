@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...judges import JudgeError, digest, find, load, on_device, scores
+from ...judge_settings import threshold
+from ...judges import JudgeError, digest, find, load, scores_one_by_one
 from ...judging import Judging
 from ...settings import NoiseOrderSettings
 
@@ -43,13 +44,12 @@ class PromptedJudge:
 
         def score(latents: Tensor) -> Tensor:
             pictures = torch.cat([_decoded(vae, row) for row in _latents_out(guider, latents).split(1)])
-            with on_device(judge, comfy.model_management.get_torch_device()) as placed:
-                given = torch.cat([scores(placed, picture, [self.prompt]) for picture in pictures.split(1)])
+            device = comfy.model_management.get_torch_device()
+            given = scores_one_by_one(judge, pictures, [self.prompt] * len(pictures), device)
             comfy.model_management.load_models_gpu([patcher])  # decoding may have moved it away
             return given
 
-        enough = float(settings.judge_threshold) if settings.judge_threshold else None
-        return Judging(score, enough, digest(judges_found()[self.name]))
+        return Judging(score, threshold(settings.judge_threshold), digest(judges_found()[self.name]))
 
 
 class NoiseJudgeNode:

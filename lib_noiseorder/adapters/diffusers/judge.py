@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...judge_settings import MODEL, check_judge
-from ...judges import Judge, JudgeError, LoadedJudge, digest, find, load, on_device, scores
+from ...judge_settings import MODEL, check_judge, threshold
+from ...judges import Judge, JudgeError, LoadedJudge, digest, find, load, scores_one_by_one
 from ...judging import Judging
 from ...knobs import SettingsError, shown
 from ...report import Report, in_one_line
@@ -86,8 +86,7 @@ class PromptedJudge:
             found = judge if isinstance(judge, Path) else find().get(judge)
             judge = load(judge)
             which = named if found is None else digest(found)
-        enough = float(settings.judge_threshold) if settings.judge_threshold else None
-        return cls(judge, which, prompts, enough, call.get("generator"))
+        return cls(judge, which, prompts, threshold(settings.judge_threshold), call.get("generator"))
 
     def judging(self, pictures: Callable[[Tensor], Tensor], remembers: bool) -> Judging:
         """For the core.
@@ -123,9 +122,7 @@ class PromptedJudge:
     def _scores(self, pictures: Tensor, device: torch.device) -> Tensor:
         states = RandomStates(self.generator)
         try:
-            with on_device(self.judge, device) as judge:
-                shown = zip(pictures.split(1), self.prompts, strict=True)  # one by one, so that no score depends on the batch
-                return torch.cat([scores(judge, picture, [prompt]) for picture, prompt in shown])
+            return scores_one_by_one(self.judge, pictures, self.prompts, device)
         finally:
             states.put_back()
 

@@ -15,7 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from ...answers import value_replaced
-from ...judges import JudgeError, LoadedJudge, digest, find, load, on_device, scores
+from ...judge_settings import threshold
+from ...judges import JudgeError, LoadedJudge, digest, find, load, scores_one_by_one
 from ...judging import Judging
 from ...report import Report
 from ...settings import NoiseOrderSettings
@@ -60,7 +61,7 @@ class PictureJudge:
         self._judge = _loaded(settings.judge, self.digest)
         prompts = getattr(p, "hr_prompts", None) if getattr(p, "is_hr_pass", False) else None
         self._prompts = [plain_text(prompt, p.steps) for prompt in prompts or p.prompts]
-        self._enough = float(settings.judge_threshold) if settings.judge_threshold else None
+        self._enough = threshold(settings.judge_threshold)
 
     def of_predictions(self) -> Judging:
         """For what the model sees coming: decoded by the small VAE where it is there, else by the whole one."""
@@ -81,9 +82,7 @@ class PictureJudge:
             raise JudgeError("a judge sees pictures, and this is a video")
         seen = [np.array(decoded(latent).convert("RGB")) for latent in latents]
         pictures = torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).float() / 255
-        with on_device(self._judge, shared.device) as judge:
-            shown = zip(pictures.split(1), self._prompts)  # one by one, so that no score depends on the batch
-            given = torch.cat([scores(judge, picture, [prompt]) for picture, prompt in shown])
+        given = scores_one_by_one(self._judge, pictures, self._prompts[: len(pictures)], shared.device)
         checkpoint_of(shared.sd_model).bring_back()
         return given
 

@@ -60,10 +60,7 @@ class Shown:
         run = f"{self.run}. " if self.run else ""
         seen = "The picture" if self.finished else "What the model saw coming"
         parts = [
-            Part(
-                f"{run}{seen} from each noise. {_RULE}",
-                self._comparison(row),
-            ),
+            Part(f"{run}{seen} from each noise. {_RULE}", self._comparison(row)),
             Part(f"{run}{self._heading_of_change()}", self._change(row)),
         ]
         return [part for part in parts if part.pictures]

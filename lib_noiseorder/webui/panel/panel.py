@@ -179,11 +179,11 @@ class Panel:
         self._forget.click(None, [], [made["chosen"]], show_progress=False, **{_IN_THE_BROWSER: "() => ''"})
         shown = {_IN_THE_BROWSER: f"(page, chosen) => [noiseOrder.shownInfotext('{self._tab}'), chosen]"}
         self._use.click(self._used_again, [self._page, made["chosen"]], [made["chosen"], self._message], **at_once, **shown)
-        judge = made["judge"]
         outputs = [self._menu, self._name, self._message]
         self._save.click(self._saved_as, [self._name, *saved], outputs, **at_once)
         self._delete.click(self._deleted, [self._menu, preset], [self._menu, self._message], **at_once)
-        self._refresh.click(self._refreshed, [preset, self._menu], [self._menu, *decided, self._message, judge], **at_once)
+        refreshed = [self._menu, *decided, self._message, made["judge"]]
+        self._refresh.click(self._refreshed, [preset, self._menu], refreshed, **at_once)
         about = {_IN_THE_BROWSER: f"(page, ...settings) => [noiseOrder.page('{self._tab}'), ...settings]"}
         self._reckon.click(self._reckoned, [self._page, *self.components], [self._cost], **at_once, **about)
 
