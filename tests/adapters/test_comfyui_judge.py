@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lib_noiseorder.tools.lab import packaged
 
@@ -80,6 +81,14 @@ def test_what_cannot_be_judged_is_the_plain_picture_and_said(host, settings, how
     _, chosen, reasons = said(host)
     again = {**AUTOMATIC, "chosen": "1"} if any(chosen) else None  # a finished picture had its first noise by then
     assert any(says in reason for reason in reasons) and torch.equal(latent, sampled(host, graph(kind, again))[0])
+
+
+def test_an_injection_that_fails_before_the_first_picture_leaves_the_plain_one(host):
+    injecting = {**FINISHED, "preset": "Custom", "selection": "automatic", "erasure_samples": 1}
+    paths, _ = host.run(judged(graph("sd15", injecting, fail_at=1, save={"filename_prefix": "an injection that fails"})))
+    _, chosen, reasons = said(host)
+    assert not any(chosen) and any("the test's model fails here" in reason for reason in reasons)
+    assert torch.equal(load_file(paths[0])["latent_tensor"], sampled(host, graph("sd15", None))[0])
 
 
 def test_a_judge_that_is_not_there_is_refused(host):

@@ -18,7 +18,7 @@ from ...report import Report, in_one_line
 from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from ..noise_keyed_draws import further_draws
 from .guided_model import GuidedModel
-from .runs import Watcher
+from .runs import Cancelled, Watcher
 from .set_aside import RandomStates
 
 _log = logging.getLogger(INFOTEXT_PREFIX)
@@ -47,6 +47,13 @@ def best_finished(
     """
     draw, rows, started = further_draws(noise), list[list[int]](), time.perf_counter()
     states = RandomStates(device)
+
+    def plain(error: Exception) -> Tensor:
+        if not isinstance(error, JudgeError):
+            _log.exception("%s: failed, the picture is made all the same", INFOTEXT_PREFIX)
+        report.skip("selection", str(error) if isinstance(error, JudgeError) else in_one_line(error))
+        return sample(noise, {})
+
     try:
         if frames:
             raise JudgeError("the pictures of this batch are frames of one video")
@@ -55,10 +62,7 @@ def best_finished(
             raise JudgeError(unknown)
         judge = None if all(chosen_draws(settings.chosen, len(noise), None)) else judging()
     except Exception as error:
-        if not isinstance(error, JudgeError):
-            _log.exception("%s: failed, the picture is made all the same", INFOTEXT_PREFIX)
-        report.skip("selection", str(error) if isinstance(error, JudgeError) else in_one_line(error))
-        return sample(noise, {})
+        return plain(error)
 
     def finish(start: Tensor) -> Tensor:
         ordered = inject_semantics(settings, start, model, report).noise
@@ -68,9 +72,16 @@ def best_finished(
         rows.append([])
         return sample(ordered.clone(), model.counted(rows[-1]))
 
-    kept = choose_finished(
-        settings, lambda k: erased_candidate(settings, draw, k), model.family, finish, report, judge, observer=watcher
-    )
+    try:
+        kept = choose_finished(
+            settings, lambda k: erased_candidate(settings, draw, k), model.family, finish, report, judge, observer=watcher
+        )
+    except Cancelled as cancelled:
+        raise cancelled.reason from None
+    except Exception as error:
+        if rows:  # it is the host's sampler that fails
+            raise
+        return plain(error)
     paid = [round(sum(run) / len(noise)) for run in rows]
     report.evaluations += sum(paid)
     report.reused(paid[0])
