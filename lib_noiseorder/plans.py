@@ -157,14 +157,14 @@ def plan_for(
 
 
 def _judged_plan(run: SamplerRun, judge_at: float, extra_cost: float, draws: int) -> SelectionPlan:
-    """As many draws as the extra cost buys; of predictions the judge sees two thirds, the best at the first call."""
+    """As many draws as the extra cost buys; of predictions the judge sees half, the best at the first call."""
     if judge_at == 1:
         count = draws or min(MOST_DRAWS, 1 + int(extra_cost + _ROUNDING))
         return SelectionPlan(count, run.steps, max(2, count), finishes=True)
     steps = min(run.steps, max(1, round(judge_at * run.steps)))
 
     def look(count: int) -> SelectionPlan:
-        return SelectionPlan(count, steps, finalists=max(2, round(count * 2 / 3)))
+        return SelectionPlan(count, steps, finalists=max(2, count // 2))
 
     if draws:
         return look(draws)

@@ -169,7 +169,7 @@ class NoiseOrderSettings:
         check=check_judge, form=JUDGES, group=JUDGE,
     )  # fmt: skip
     judge_at: float = setting(
-        0.3,
+        0.25,
         "Judge at",
         "Share of the steps after which a judge sees what is coming. At 1 it sees finished pictures, one of every noise.",
         minimum=0.05, maximum=1.0, step=0.05, group=JUDGE,
