@@ -132,6 +132,7 @@ COMPARE = ["compare", "--webui", "http://127.0.0.1:9"]
         (["bench", "--steps", "1"], "--steps: '1' is not an integer from 2 to 1000"),
         (["bench", "--runs", "0"], "--runs: '0' is not an integer from 1 to 10000"),
         (["bench", "--processor-of", "1"], "--processor-of needs --webui URL"),
+        (["bench", "--judge", "clip-x"], "--judge: 'clip-x' is none of clip-l, clip-h, and as a folder it is no folder"),
     ],
 )
 def test_misuse_is_told_in_one_line(arguments, says, capsys, monkeypatch, tmp_path):

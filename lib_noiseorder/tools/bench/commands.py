@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...judges.libraries import Missing
 from ..options import checked, running, text, whole_number
 from ..webui_client import address
-from .measuring import bench, processor_clock
-from .subjects import diffusers_pipeline, embedded, webui
+from .measuring import bench, bench_judge, processor_clock
+from .real_sizes import REAL_SIZES
+from .subjects import diffusers_pipeline, embedded, judge, judge_name, webui
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -30,6 +32,12 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     subject.add_argument(
         "--webui", type=checked(address), metavar="URL", help="a running WebUI with the extension instead, through its API"
     )
+    subject.add_argument(
+        "--judge",
+        type=checked(judge_name),
+        metavar="JUDGE",
+        help=f"what a judge costs instead: your own by its folder, or one of a real one's size ({', '.join(REAL_SIZES)})",
+    )
     parser.add_argument(
         "--processor-of",
         type=whole_number(1, 2**31 - 1),
@@ -40,7 +48,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
         "--checkpoint", type=text, default="", help="with --webui: as the WebUI lists it (default: the loaded one)"
     )
     parser.add_argument(
-        "--size", type=whole_number(64, 8192), default=512, help="with --webui: width and height (default: 512)"
+        "--size", type=whole_number(64, 8192), default=512, help="with --webui or --judge: width and height (default: 512)"
     )
     parser.set_defaults(run=running(_bench, Options))
 
@@ -56,6 +64,7 @@ class Options:
     diffusers: bool
     processor_time: bool
     webui: str | None
+    judge: str | None
     processor_of: int | None
     checkpoint: str
     size: int
@@ -64,17 +73,29 @@ class Options:
 def _bench(options: Options) -> int:
     if options.processor_of is not None and not options.webui:
         raise ValueError("--processor-of needs --webui URL; --processor-time counts this process's own work")
+    clock = time.process_time if options.processor_time and not options.webui else time.perf_counter
+    if options.judge is not None:
+        return _bench_judge(options, options.judge, clock)
     if options.webui:
         subject = webui(options.webui, options.checkpoint, options.steps, options.size)
     elif options.diffusers:
         subject = diffusers_pipeline(options.steps)
     else:
         subject = embedded(options.model, options.steps)
-    clock = time.process_time if options.processor_time and not options.webui else time.perf_counter
     if options.webui and options.processor_of is not None:
         clock = processor_clock(options.processor_of)
     figures = bench(subject, options.runs, clock)
     print(json.dumps(figures, indent=1, ensure_ascii=False) if options.json else table(figures))
+    return 0
+
+
+def _bench_judge(options: Options, named: str, clock: Callable[[], float]) -> int:
+    try:
+        with judge(named, options.size) as subject:
+            figures = bench_judge(subject, options.runs, clock)
+    except Missing as missing:
+        raise OSError(str(missing)) from missing
+    print(json.dumps(figures, indent=1, ensure_ascii=False) if options.json else judge_table(figures))
     return 0
 
 
@@ -97,4 +118,15 @@ def table(figures: Mapping[str, Any]) -> str:
         lines.append(line)
     lines.append(f"an evaluation takes {figures['evaluation_share']:.2f} of a step")
     lines.append(f"the selection announced × {figures['selection_announced']:.3f}")
+    return "\n".join(lines)
+
+
+def judge_table(figures: Mapping[str, Any]) -> str:
+    """The figures of `bench_judge` for people."""
+    lines = [f"{figures['subject']}; medians of {figures['runs']} runs"]
+    for way, seconds in figures["seconds"].items():
+        spread = "[{:.4f} to {:.4f}]".format(*figures["spread"][way]) if way in figures["spread"] else ""
+        lines.append(f"{way:22} {seconds:9.4f} s   {spread}".rstrip())
+    for name, added in {"weights on a GPU": figures["weights_on_a_gpu"], **figures["bytes_added"]}.items():
+        lines.append(f"{name:22} " + ("not known here" if added is None else f"{added / 2**20:9.1f} MiB"))
     return "\n".join(lines)

@@ -1,21 +1,27 @@
-"""What can be measured: the lab's models in this process, diffusers' pipeline, a running WebUI."""
+"""What can be measured: the lab's models in this process, diffusers' pipeline, a running WebUI; a judge."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from ...formulas import key_timesteps
+from ...judges import why_not
+from ...knobs import shown
 from ...ordering import OrderedNoise, order_noise
 from ...plans import SamplerRun, noise_scale_for, plan_for
 from ...selection import select
 from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from ..infotexts import outcome
 from ..webui_client import Answer, WebUIClient
-from .measuring import AUTOMATIC, INJECTION, Subject, Times
+from .measuring import AUTOMATIC, INJECTION, JudgeSubject, Subject, Times
+from .real_sizes import REAL_SIZES
 
 _PROMPT = "red circle left of blue square"
 _SEED = 1
@@ -162,3 +168,24 @@ def webui(
         evaluation=evaluation,
         announced=announced,
     )
+
+
+def judge_name(said: str) -> str:
+    """Check what a judge is named by; raises ValueError unless it is one of REAL_SIZES or a judge's folder."""
+    if said not in REAL_SIZES and (why := why_not(said)) is not None:
+        raise ValueError(f"{shown(said)} is none of {', '.join(REAL_SIZES)}, and as a folder it {why}")
+    return said
+
+
+@contextmanager
+def judge(named: str, size: int) -> Iterator[JudgeSubject]:
+    """A judge's own folder, or meanwhile a temporary one of a judge of a real one's size; raises OSError.
+
+    It is asked about noise, with more words than judges read.
+    """
+    picture = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(_SEED))
+    with TemporaryDirectory() as folder:
+        if named in REAL_SIZES:
+            REAL_SIZES[named].write(Path(folder))
+        of = Path(folder if named in REAL_SIZES else named)
+        yield JudgeSubject(f"judge {named} at {size}×{size}", of, picture, " ".join([_PROMPT] * 20))

@@ -26,16 +26,20 @@ def new_model() -> Any:
     """An untrained transformers.CLIPModel of 0.5 M parameters."""
     from transformers import CLIPConfig, CLIPModel
 
-    from .judge_lessons import words
-
-    ids = vocabulary(words())[0]
     both = {"num_attention_heads": 4, "projection_dim": 96, "hidden_size": 96, "intermediate_size": 192, "hidden_act": "relu"}
-    special = {"bos_token_id": ids[_START], "eos_token_id": ids[_END], "pad_token_id": ids[_END]}
-    text = {"vocab_size": len(ids), "max_position_embeddings": LONGEST, "num_hidden_layers": 2, **special}
+    text = {**text_config(), "max_position_embeddings": LONGEST, "num_hidden_layers": 2}
     vision = {"image_size": IMAGE_SIZE, "patch_size": 4, "num_hidden_layers": 4}
     model = CLIPModel(CLIPConfig(text_config={**both, **text}, vision_config={**both, **vision}, projection_dim=96))
     nn.init.normal_(model.vision_model.embeddings.position_embedding.weight, std=0.3)  # at 0.02 it learns what, and never where
     return model
+
+
+def text_config() -> dict[str, int]:
+    """What the network has to know of the tokenizer, as transformers' CLIPTextConfig calls it."""
+    from .judge_lessons import words
+
+    ids = vocabulary(words())[0]
+    return {"vocab_size": len(ids), "bos_token_id": ids[_START], "eos_token_id": ids[_END], "pad_token_id": ids[_END]}
 
 
 def vocabulary(words: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -61,23 +65,28 @@ def _merged(word: str, merges: Sequence[tuple[str, str]]) -> list[str]:
     return parts
 
 
-def write_texts(folder: Path) -> None:
-    """Write all but the network: what transformers makes tokenizer and image processor of. Raises OSError."""
+def write_texts(folder: Path, image_size: int = IMAGE_SIZE, longest: int = LONGEST) -> None:
+    """Write all but the network: what transformers makes tokenizer and image processor of. Raises OSError.
+
+    Args:
+        image_size: pixels a side that the network sees.
+        longest: tokens of a text, with those of its start and end.
+    """
     from .judge_lessons import words
 
     ids, merges = vocabulary(words())
-    size = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    size = {"height": image_size, "width": image_size}
     special = {"bos_token": _START, "eos_token": _END, "unk_token": _END, "pad_token": _END}
     texts = {
         "vocab.json": ids,
         "special_tokens_map.json": special,
-        "tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "model_max_length": LONGEST, **special},
+        "tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "model_max_length": longest, **special},
         "preprocessor_config.json": {
             "image_processor_type": "CLIPImageProcessor",
             "processor_class": "CLIPProcessor",
             "do_convert_rgb": True,
             "do_resize": True,
-            "size": {"shortest_edge": IMAGE_SIZE},
+            "size": {"shortest_edge": image_size},
             "resample": 3,
             "do_center_crop": True,
             "crop_size": size,
