@@ -7,12 +7,16 @@ question.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
+from math import hypot
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .model import NoiseLevel
 
 Restore = Callable[[], None]
 
@@ -104,6 +108,17 @@ class Answers:
 
         with replaced(owner, name, answer):
             yield
+
+
+def step_rounding(levels: Sequence[NoiseLevel]) -> float:
+    """The relative difference that two ways of taking a sampler's steps between these noise levels may make in float32.
+
+    A step rounds as finely as the latent that it starts from, and the one that it leads to may be much smaller: from zero
+    terminal SNR's first level of Stable Diffusion's, sigma 4 518, by a factor of 300.
+    """
+    sizes = [hypot(level.alpha, level.sigma) for level in levels]
+    steepest = max((larger / smaller for larger, smaller in pairwise(sizes)), default=1.0)
+    return 4 * torch.finfo(torch.float32).eps * max(1.0, steepest)
 
 
 def foreign_say(network: nn.Module, harmless: Callable[[nn.Module], bool] = lambda module: False) -> str | None:

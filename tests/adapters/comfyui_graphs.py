@@ -161,6 +161,13 @@ def active_from(nodes, start, end=1.0):
     return nodes
 
 
+def from_pure_noise(nodes):
+    """Predicting v, with zero terminal SNR, as the finetunes of SDXL that do."""
+    nodes["zero"] = node("ModelSamplingDiscrete", model=["model", 0], sampling="v_prediction", zsnr=True)
+    nodes["order"]["inputs"]["model"] = ["zero", 0]
+    return nodes
+
+
 def dual(kind, settings, style, conds, negative, steps=16):
     """A guider with two scales."""
     nodes = custom(kind, settings)

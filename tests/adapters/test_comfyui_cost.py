@@ -9,6 +9,7 @@ from .comfyui_graphs import (
     custom,
     dual,
     evaluations_of,
+    from_pure_noise,
     graph,
     masked,
     part_of_the_steps,
@@ -51,6 +52,8 @@ def combinations():
             for scales in ((3.0, 2.0), (3.0, 1.0), (1.0, 1.0), (1.0, 3.0)):
                 yield f"dual {scales}-{kind}", preset, dual(kind, on, "regular", *scales)
             yield f"nested-{kind}", preset, dual(kind, on, "nested", 3.0, 2.0)
+        for steps in (8, 20):
+            yield f"{steps} steps from pure noise", preset, from_pure_noise(graph("sd15", on, steps=steps))
         yield "areas", preset, two_areas(graph("sd15", on, steps=16))
         yield "mask ddim", preset, masked(graph("sd15", on, steps=16, sampler="ddim"))
 

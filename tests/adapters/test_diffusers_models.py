@@ -7,14 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from lib_noiseorder import along_noise, order_noise
+from lib_noiseorder import NoiseOrderSettings, along_noise, order_noise
 from lib_noiseorder.adapters.noise_keyed_draws import further_draws
 from lib_noiseorder.model import NoiseLevel
+from lib_noiseorder.plans import SamplerRun, plan_for
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from lib_noiseorder.adapters.diffusers import order_latents, ordered_latents  # noqa: E402
+from lib_noiseorder.adapters.diffusers import order_latents, ordered_latents, run_ordered  # noqa: E402
 
 from . import pipelines  # noqa: E402
 from .diffusers_calls import COMPARED, INJECTED, PLAIN, picture, seeded, watched  # noqa: E402
@@ -152,6 +153,19 @@ def test_schedulers(scheduler):
         ordered = order_latents(pipe, **call, generator=seeded(3), settings=settings)
         assert ordered.report.evaluations and not ordered.report.skipped and torch.isfinite(ordered.noise).all()
     assert ordered.report.chosen
+
+
+@pytest.mark.parametrize("steps", [4, 8, 20])
+def test_from_pure_noise_no_more_is_asked_than_was_announced(steps):
+    trailing = {**pipelines.BETAS, "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
+    pipe = pipelines.stable_diffusion(diffusers.EulerDiscreteScheduler(**trailing, rescale_betas_zero_snr=True))
+    automatic = NoiseOrderSettings(enabled=True, preset="Automatic")
+    with watched(pipe) as seen:
+        run_ordered(
+            pipe, prompt="a red circle", num_inference_steps=steps, height=32, width=32, generator=seeded(3), settings=automatic
+        )
+    own = SamplerRun(7.5, steps)
+    assert sum(rows for _, rows, _ in seen) == own.own_evaluations + plan_for(own).extra_evaluations(own)
 
 
 def test_a_scheduler_without_a_known_schedule_is_refused():

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lib_noiseorder.answers import Answers, foreign_say, hooked, is_plain, is_replaced, replaced, shadow
+from lib_noiseorder.answers import Answers, foreign_say, hooked, is_plain, is_replaced, replaced, shadow, step_rounding
+from lib_noiseorder.model import NoiseLevel
 
 
 class Model:
@@ -106,6 +107,20 @@ def test_rounding_of_the_sampler_is_forgiven_in_every_precision(dtype, close):
     remembered.note("cond", x, x * 2)
     assert remembered.recall("cond", x * (1 + close)) is not None
     assert remembered.recall("cond", x * (1 + 20 * close)) is None
+
+
+@pytest.mark.parametrize("first, second, steep", [(4518.0, 6.5, True), (4518.0, 60.0, True), (14.6, 13.0, False)])
+def test_a_steep_step_rounds_as_finely_as_the_latent_that_it_starts_from(first, second, steep):
+    noise, picture = torch.randn(1, 4, 64, 64, generator=torch.Generator().manual_seed(7)), 0.5
+    x = noise * first
+    stepped = x + (x - picture) / first * (second - first)  # as k-diffusion's Euler sampler
+    exact = (picture + second / first * (x.double() - picture)).float()
+    rounding = step_rounding([NoiseLevel(1.0, sigma) for sigma in (first, second, second / 2)])
+    usual, fitting = Answers(), Answers(rounding)
+    for remembered in (usual, fitting):
+        remembered.note("cond", exact, exact)
+    assert (usual.recall("cond", stepped) is None) == steep
+    assert fitting.recall("cond", stepped) is not None and rounding < 4e-4
 
 
 # -- who else has a say ----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...answers import Answers
+from ...answers import Answers, step_rounding
 from ...model import NoiseLevel
 from ...ordering import planned, run_under
 from ...plans import SamplerRun
@@ -77,7 +77,7 @@ class GuidedModel:
         self.takes_euler_steps = guidance is not None and takes_euler_steps(sampler, options)
         self._asked_again = why_asked_again(sampler, guider, options)
         self.reuses_answers = guidance is not None and not guidance.answers_itself and self._asked_again is None
-        self.answers = Answers(rounding=1e-5)
+        self.answers = Answers(max(1e-5, step_rounding(self.sampler_levels)))
         self.asked_rows = self.saved_rows = 0.0
         self.reusable_rows = 0
         self._others = SetAside(*kept_by_others(guider, options))

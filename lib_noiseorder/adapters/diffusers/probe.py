@@ -23,11 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...answers import Answers, same
+from ...answers import Answers, same, step_rounding
 from .guidance import ALONE, Guidance, measured
 from .loop import in_place
 from .models import KeptState, ModelCall, as_output, denoising_models, of_output, why_asked_as_a_whole
 from .rehearsal import MadeUp, Rehearsal, Replayed, Unusable, as_sample, understood
+from .schedule import levels_stepped_through
 
 MOST_TURNS = 20000
 """Length of the probe's schedule; the probe ends it long before."""
@@ -113,7 +114,7 @@ class PipelineProbe:
         self._guidance: dict[int, Guidance] = {1: ALONE}
         self._state = KeptState(self._models)
         self.whole = why_asked_as_a_whole(self._models) is not None
-        self.answers = Answers(ROUNDING)
+        self.answers = Answers(max(ROUNDING, step_rounding(levels_stepped_through(rehearsal.scheduler))))
         self.ambiguous = False
         self.result: Any = None
         self.started, self.evaluations = False, 0

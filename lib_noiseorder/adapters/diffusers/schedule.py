@@ -109,3 +109,10 @@ def takes_euler_steps(scheduler: Any, call: Mapping[str, Any]) -> bool:
     if kind == "FlowMatchEulerDiscreteScheduler":
         return not config.get("stochastic_sampling")
     return kind == "EulerDiscreteScheduler"
+
+
+def levels_stepped_through(scheduler: Any) -> list[NoiseLevel]:
+    """The levels in terms of the latents that the scheduler's own steps are taken in, where they are not those of its calls."""
+    if float(getattr(scheduler, "init_noise_sigma", 1.0)) <= 1:
+        return []
+    return [NoiseLevel(1.0, float(sigma)) for sigma in scheduler.sigmas]

@@ -11,12 +11,15 @@ import torch
 from modules.shared import opts, state
 from torch import Tensor
 
-from ...answers import Answers, value_replaced
+from ...answers import Answers, step_rounding, value_replaced
 from ...model import NoiseLevel
 from .calls import Calls
 from .checkpoint import asks_the_same, checkpoint_of, family_of, follows_freely, module_of, why_one_by_one
 from .company import check_can_be_asked, left_out
 from .sampler_sigmas import asks_at_its_levels, calls_per_step, knows_the_family, sampler_sigmas, takes_euler_steps
+
+_ROUNDING = 1e-6
+"""Relative difference between two ways of taking the same step, where the noise falls slowly."""
 
 
 class HostModel:
@@ -28,7 +31,6 @@ class HostModel:
     Attributes:
         guidance: the job's classifier-free guidance scale; 1 where the host has no negative prompt to ask with.
         cond_evaluations: more than 1 where several prompts are joined by `AND`, or both halves must be asked.
-        answers: every answer given.
     """
 
     def __init__(
@@ -61,7 +63,6 @@ class HostModel:
         self._network = module_of(self._checkpoint)
         self.family = family_of(self._checkpoint)
         self._flow = self.family == "flow"
-        self.answers = Answers()
         self._sigmas = guided_denoiser.inner_model.sigmas
         self._pair: tuple[Tensor, Tensor] | None = None
         self._latents_per_call: int | None = None
@@ -79,6 +80,11 @@ class HostModel:
     @property
     def sampler_levels(self) -> list[NoiseLevel]:
         return [self._level(sigma) for sigma in self._sampler[0]]
+
+    @cached_property
+    def answers(self) -> Answers:
+        """Every answer given."""
+        return Answers(max(_ROUNDING, step_rounding(self.sampler_levels)))
 
     @property
     def takes_euler_steps(self) -> bool:
