@@ -15,7 +15,7 @@ from .formulas import aggregate, erase, inject, inject_calibrated, key_timesteps
 from .judge_settings import MODEL
 from .judging import Judging, best_of
 from .model import Draw, Model, along_noise
-from .plans import SamplerRun, SelectionPlan, in_steps, noise_scale_for, plan_for, smallest_extra_cost
+from .plans import SamplerRun, SelectionPlan, in_steps, most_followed, noise_scale_for, plan_for, smallest_extra_cost
 from .questions import SILENT, Observer, Questions
 from .report import OrderedNoise, Report, in_one_line
 from .selection import select
@@ -194,6 +194,12 @@ def run_under(settings: NoiseOrderSettings, run: SamplerRun) -> SamplerRun:
 def planned(settings: NoiseOrderSettings, run: SamplerRun) -> SelectionPlan:
     """How the noises are compared under these settings in a run that `run_under` gave."""
     return plan_for(run, extra_cost=settings.extra_cost, draws=settings.selection_draws, judge_at=judged_at(settings))
+
+
+def furthest_followed(settings: NoiseOrderSettings, steps: int) -> int:
+    """The most calls of a run of so many that a comparison under these settings follows."""
+    at = judged_at(settings)
+    return most_followed(steps) if at is None else plan_for(SamplerRun(1.0, steps), draws=2, judge_at=at).steps
 
 
 def judged_at(settings: NoiseOrderSettings) -> float | None:

@@ -135,6 +135,23 @@ def test_an_early_judge_costs_what_is_said_and_nothing_is_paid_twice(host, callb
     torch.testing.assert_close(run.output.images, again, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("truncation", [0.15, 0.3, 0.45, 0.6, 0.9])
+@pytest.mark.parametrize("at", [0.25, 0.75, 0.9])
+def test_where_guidance_ends_late_what_is_to_be_reused_is_reused(truncation, at):
+    """From some step on the pipeline asks for less than a question does."""
+    pipe, _ = made("ZImagePipeline")
+    call = {**tiny.call_of(diffusers.ZImagePipeline, 10), "guidance_scale": 4.0, "cfg_truncation": truncation}
+    with counted(pipe) as alone:
+        picture(pipe, call)
+    settings = {"judge_at": at, "selection_draws": 2}
+    with counted(pipe) as paid:
+        run = run_ordered(pipe, **call, generator=seeded(3), settings=settings, judge=Bright(), output_type="latent")
+    report = run.report
+    assert not report.skipped and report.chosen
+    assert report.reusable_evaluations == report.saved_evaluations
+    assert paid.rows - alone.rows == report.extra_evaluations
+
+
 def test_the_call_around_the_pictures_keeps_its_own_place(sd, monkeypatch):
     """What the judge is shown does not change the answers: they are those of a run without pictures in between."""
     pipe, call = sd

@@ -12,6 +12,7 @@ from lib_noiseorder.tools.lab import packaged
 
 from .client import difference, noise_order
 from .double.host import DoubleHost
+from .test_announced import announced, make
 
 pytest.importorskip("transformers")
 JUDGE = "lab judge"
@@ -82,6 +83,18 @@ def test_it_costs_what_was_announced(host):
     assert float(judged["Noise Order evaluations"]) == judged.evaluations - plain.evaluations == 2 * plain.evaluations
     early = host.txt2img(steps=20, **noise_order(**AUTOMATIC, judge_at=0.25, extra_cost=1))
     assert 0 < float(early["Noise Order evaluations"]) == early.evaluations - host.txt2img(steps=20).evaluations <= 40
+
+
+@pytest.mark.parametrize("at", [0.25, 0.75, 0.9])
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.5, 1.0, 4.0])
+def test_where_the_negative_prompt_is_left_out_late_it_costs_what_was_announced(host, at, sigma):
+    """The hosts' "negative guidance minimum sigma": from some step on the sampler asks for less than a question does."""
+    payload = {"steps": 12, "override_settings": {"s_min_uncond": sigma}}
+    plain = make(host, "txt2img", payload)
+    judged = make(host, "txt2img", payload, **noise_order(**AUTOMATIC, judge_at=at, extra_cost=4))
+    counted = judged.evaluations - plain.evaluations
+    assert judged["Noise Order skipped"] is None
+    assert announced(judged["Panel said"]) == float(judged["Noise Order evaluations"]) == counted <= 4 * plain.evaluations
 
 
 def test_no_picture_depends_on_another(host):

@@ -25,7 +25,7 @@ from ...chosen import chosen_draws
 from ...judges import JudgeError
 from ...judging import Judging
 from ...knobs import SettingsError
-from ...ordering import erased_candidate, inject_semantics, judged_at, order_noise
+from ...ordering import erased_candidate, furthest_followed, inject_semantics, judged_at, order_noise
 from ...report import OrderedNoise, Report, in_one_line
 from ...settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
 from ..given_settings import given_settings
@@ -301,14 +301,15 @@ class _Ordering:
 
     def _probed(self, work: Callable[[PipelineModel], OrderedNoise]) -> OrderedNoise | None:
         """The work, done while the pipeline answers; None if it was interrupted."""
-        call, models = self._probing_call(), denoising_models(self._pipe)
+        call, models, rehearsal = self._probing_call(), denoising_models(self._pipe), self.rehearsal
         reuses = self._runs and not self.finishes and why_not_remembered(models) is None
-        euler = takes_euler_steps(self.rehearsal.scheduler, call) and not has_callback(self.own_call)
+        steady = rehearsal.steady >= furthest_followed(self._settings, len(rehearsal.timesteps))
+        euler = steady and takes_euler_steps(rehearsal.scheduler, call) and not has_callback(self.own_call)
 
         def with_model(probe: PipelineProbe) -> OrderedNoise:
-            return work(PipelineModel(probe, self.rehearsal, euler, reuses))
+            return work(PipelineModel(probe, rehearsal, euler, reuses))
 
-        self.probe = PipelineProbe(self._pipe, self.rehearsal, self._others, with_model)
+        self.probe = PipelineProbe(self._pipe, rehearsal, self._others, with_model)
         return self.probe.run(call, guidance_scales(self._pipe, call))
 
     def _ordered(self, model: PipelineModel, judging: Judging | None) -> OrderedNoise:

@@ -86,7 +86,7 @@ class SamplerPass:
         asked_for = ["selection"] * chooses(settings) + ["injection"] * (settings.strength != 0)
         try:
             if asked_for:
-                ordered = ask_model(sampling, unit, lambda model: self._work(sampling, unit, model))
+                ordered = ask_model(sampling, settings, unit, lambda model: self._work(sampling, unit, model))
             else:
                 ordered = inject_semantics(settings, unit, None, self.report).noise
             if self._shown and self.changes_noise:
@@ -223,7 +223,7 @@ class SamplerPass:
                 placed = starting_from_a_picture(settings, sampling.p.denoising_strength, model.noisiest)
             return inject_semantics(placed, unit, model, report).noise
 
-        return ask_model(sampling, unit, work)
+        return ask_model(sampling, settings, unit, work)
 
     def _before_the_change(self) -> Tensor:
         """The noise that was chosen, where one was, else the host's own."""

@@ -11,7 +11,7 @@ from modules import sd_samplers
 
 from ...chosen import chosen_draws, of_hires_pass
 from ...formulas import key_timesteps
-from ...ordering import judged_at, planned, run_under
+from ...ordering import judged_at, planned
 from ...plans import in_steps, smallest_extra_cost
 from ...report import Report
 from ...settings import NoiseOrderSettings
@@ -113,7 +113,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
 
 def _too_little(settings: NoiseOrderSettings, calls: Calls) -> str:
     few = f"With {in_steps(len(calls.sigmas))}, an extra cost of {settings.extra_cost:g} is too little to compare noises"
-    enough = smallest_extra_cost(run_under(settings, calls.run), judged_at(settings))
+    enough = smallest_extra_cost(calls.run(settings), judged_at(settings))
     return f"{few}. None are compared" + ("" if enough is None else f"; {enough:g} would do")
 
 
@@ -165,7 +165,7 @@ def _cost(settings: NoiseOrderSettings, calls: Calls, seeds: tuple[str, ...]) ->
     asked = len(key_timesteps(settings)) * calls.cond_evaluations if settings.strength != 0 else 0
     if settings.selection == "off" or _all_named(settings, seeds):
         return _Cost(0, asked)
-    run = run_under(settings, calls.run)
+    run = calls.run(settings)
     plan = planned(settings, run)
     return _Cost(plan.draws, asked + plan.extra_evaluations(run))
 
