@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from lib_noiseorder.tools.lab import packaged
 
 from . import comfyui
-from .comfyui_graphs import JUDGE, OFF, ON, custom, evaluations_of, graph, judged, said, sampled
+from .comfyui_graphs import JUDGE, OFF, ON, custom, difference, evaluations_of, graph, judged, said, sampled, second_pass
 
 pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 AUTOMATIC = {**ON, "preset": "Automatic"}
@@ -81,6 +81,28 @@ def test_what_cannot_be_judged_is_the_plain_picture_and_said(host, settings, how
     _, chosen, reasons = said(host)
     again = {**AUTOMATIC, "chosen": "1"} if any(chosen) else None  # a finished picture had its first noise by then
     assert any(says in reason for reason in reasons) and torch.equal(latent, sampled(host, graph(kind, again))[0])
+
+
+@pytest.mark.parametrize("settings", [EARLY, FINISHED], ids=["early", "finished"])
+@pytest.mark.parametrize("how", [{"name": "broken words"}, {"vae": False}], ids=["broken", "no VAE"])
+def test_named_pictures_are_those_of_the_batch_that_chose_them_though_there_is_no_judge(host, settings, how):
+    whole, _ = sampled(host, judged(graph("flux", settings, batch=3)))
+    _, kept, _ = said(host)
+    named = {**settings, "chosen": f"{kept[0]} 0 {kept[2]}"}
+    again, _ = sampled(host, judged(graph("flux", named, batch=3), **how))
+    _, chosen, reasons = said(host)
+    assert chosen == [kept[0], 0, kept[2]] and len(reasons) == 1
+    assert difference(again[::2], whole[::2]) < 1e-4
+    assert difference(again[1], sampled(host, graph("flux", None, batch=3))[0][1]) < 1e-4
+
+
+@pytest.mark.parametrize("settings", [EARLY, FINISHED], ids=["early", "finished"])
+def test_what_starts_from_a_picture_is_injected_into_alike_with_a_judge_and_without(host, settings):
+    """A named draw needs no judge, so that how it is judged makes no difference."""
+    injecting = {**settings, "preset": "Custom", "selection": "automatic", "erasure_samples": 1, "chosen": "2"}
+    latent, _ = sampled(host, judged(second_pass(graph("sd15", injecting), 0.5)))
+    own, _ = sampled(host, second_pass(graph("sd15", {**injecting, "judge_at": 0.5}), 0.5))
+    assert difference(latent, own) < 1e-4
 
 
 def test_an_injection_that_fails_before_the_first_picture_leaves_the_plain_one(host):

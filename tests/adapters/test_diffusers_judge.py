@@ -405,6 +405,37 @@ def test_a_judge_that_is_not_there_is_said_before_anything_is_evaluated(sd, monk
     assert np.array_equal(out(run.output), out(plain))
 
 
+@pytest.mark.parametrize("judge", ["nobody", failing])
+@pytest.mark.parametrize("settings", [EARLY, FINISHED], ids=["early", "finished"])
+def test_named_pictures_are_those_of_the_batch_that_chose_them_though_there_is_no_judge(settings, judge):
+    pipe, call = made("flux")
+    call = {**call, "prompt": ["a red circle", "two pizza", "a boat"]}
+    more = {"generator": seeded(3, 4, 5), "output_type": "pt"}
+    whole = run_ordered(pipe, **call, **more, settings=settings, judge=Bright())
+    kept = whole.report.chosen
+    named = {**settings, "chosen": f"{kept[0]} 0 {kept[2]}"}
+    run = run_ordered(pipe, **call, **{**more, "generator": seeded(3, 4, 5)}, settings=named, judge=judge)
+    assert len(run.report.skipped) == 1 and [run.report.chosen[0], run.report.chosen[2]] == [kept[0], kept[2]]
+    torch.testing.assert_close(run.output.images[::2], whole.output.images[::2], atol=1e-4, rtol=1e-3)
+
+
+def test_a_judge_that_fails_at_a_later_noise_is_told_with_all_that_was_asked(sd):
+    """With something injected afterwards the core begins once more, and is told again what was judged until then."""
+    pipe, call = sd
+    asked = []
+
+    def fails_later(pictures, prompts):
+        asked.append(pictures)
+        if len(asked) == 2:
+            raise RuntimeError("no room")
+        return pictures.flatten(1).mean(1)
+
+    settings = {**EARLY, "preset": "Custom", "selection": "automatic", "judge_threshold": "1000"}
+    with counted(pipe) as paid:
+        ordered = order_latents(pipe, **call, generator=seeded(3), settings=settings, judge=fails_later)
+    assert len(asked) == 2 and ordered.report.evaluations == paid.rows and ordered.report.correlation is not None
+
+
 def test_a_folder_that_is_no_judge_is_said(sd, tmp_path):
     pipe, call = sd
     for folder in (tmp_path, str(tmp_path)):

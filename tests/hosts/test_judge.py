@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -146,6 +147,19 @@ def test_a_judge_that_cannot_be_used_costs_the_effect_and_not_the_picture(host, 
     told = host.txt2img(steps=8, **noise_order(preset="Automatic", judge=name, judge_at=at, extra_cost=2))
     assert says in told["Noise Order skipped"] and told["Noise Order chosen"] is None
     assert difference(told, host.txt2img(steps=8)) == 0 and told["Noise Order evaluations"] == "0"
+
+
+@pytest.mark.parametrize("at", [0.5, 1.0])
+def test_named_pictures_are_those_of_the_batch_that_chose_them_though_the_judge_is_gone(host, at):
+    batch = {"batch_size": 3, "seed": 5, "steps": 8}
+    settings = {**AUTOMATIC, "judge_at": at, "extra_cost": 2}
+    whole = host.txt2img(**batch, **noise_order(**settings))
+    kept = [re.search(r"Noise Order chosen: (\d+)", text)[1] for text in whole.infotexts]
+    named = {**settings, "judge": "nobody", "chosen": f"5:{kept[0]} 7:{kept[2]}"}
+    again = host.txt2img(**batch, **noise_order(**named))
+    assert "there is no judge 'nobody'" in again["Noise Order skipped"] and again["Noise Order chosen"] == kept[0]
+    assert abs(again.pictures[[0, 2]] - whole.pictures[[0, 2]]).max() <= (at < 1)
+    assert abs(again.pictures[1] - host.txt2img(**batch).pictures[1]).max() == 0
 
 
 def test_too_little_extra_cost_is_said(host):

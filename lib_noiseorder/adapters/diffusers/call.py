@@ -11,7 +11,6 @@ whoever has a pipeline has it already.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +20,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...chosen import chosen_draws
 from ...judges import JudgeError
 from ...judging import Judging
 from ...knobs import SettingsError
-from ...ordering import erased_candidate, furthest_followed, inject_semantics, judged_at, order_noise
+from ...ordering import (
+    compares,
+    erased_candidate,
+    finishes,
+    furthest_followed,
+    inject_semantics,
+    judged_at,
+    order_noise,
+)
 from ...report import OrderedNoise, Report, in_one_line
-from ...settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
+from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from ..given_settings import given_settings
 from ..noise_keyed_draws import further_draws
 from .arguments import CALLBACKS, check_call, check_pipeline, guidance_scales, has_callback, makes_videos, parameters
@@ -177,34 +183,28 @@ class _Ordering:
         self.own_call = {**call} if prompt is None else {**call, "prompt": prompt}
         check_pipeline(pipe, self.own_call)
         self.pictures = check_call(self.own_call)
-        named = chosen_draws(self._settings.chosen, self.pictures, None)
         self._pipe, self._runs, self._name = pipe, runs, type(pipe).__name__
         self.probe: PipelineProbe | None = None
         self.interrupted = False
         self.rehearsal = Rehearsal(self.pictures)
         self._others = Replayed()
         self._layout, self._draw, self._family = Layout(), further_draws(torch.zeros(self.pictures, 1)), "eps"
-        self._judge: PromptedJudge | None = None
-        self._why_not_judged = ""
-        self._spent: int | None = None
-        at = judged_at(self._settings)
-        compares = self._settings.enabled and self._settings.selection != "off" and not all(named)
-        self.finishes = compares and at == 1
+        compared = compares(self._settings, self.pictures) and self._settings.enabled
+        self.finishes = compared and finishes(self._settings)
         if self.finishes and not runs:
             what = "judge_at = 1 is about finished pictures, which run_ordered makes; here it must be below 1"
             raise SettingsError(f"{INFOTEXT_PREFIX}: {what}")
-        if compares and at is not None:
-            self._prepare(judge)
+        self._judge = self._found(judge) if compared and judged_at(self._settings) is not None else None
+        self.finishes = self.finishes and isinstance(self._judge, PromptedJudge)
 
-    def _prepare(self, judge: GivenJudge) -> None:
-        """Have the judge, or nothing compared."""
+    def _found(self, judge: GivenJudge) -> PromptedJudge | JudgeError:
+        """The judge, or why there is none."""
         try:
             if makes_videos(self._pipe) or (self.finishes and self.own_call.get("output_type") == "latent"):
                 raise JudgeError(NO_PICTURES)
-            self._judge = PromptedJudge.of(judge, self._settings, self.own_call, self.pictures)
+            return PromptedJudge.of(judge, self._settings, self.own_call, self.pictures)
         except JudgeError as error:
-            self._why_not_judged = str(error)
-            self._settings, self.finishes = _comparing_nothing(self._settings), False
+            return error
 
     def done(self) -> OrderedNoise:
         if getattr(self._pipe, "_interrupt", False):  # of an earlier call; the pipeline's own begins like this, too
@@ -227,10 +227,6 @@ class _Ordering:
         if ordered is None:
             ordered = OrderedNoise(first, Report.before(first))
             ordered.report.skip("everything", unheard or "interrupted")
-        elif self._why_not_judged:
-            ordered.report.skip("selection", self._why_not_judged)
-        if self._judge is not None:
-            self._judge.note_cut(ordered.report)
         ordered.report.took(time.perf_counter() - self._started)
         return OrderedNoise(layout.argument(ordered.noise), ordered.report)
 
@@ -280,10 +276,8 @@ class _Ordering:
             def pictures(x0: Tensor, call: Mapping[str, Any] = call) -> Tensor:
                 return pictures_of(self._pipe, call, rehearsal, x0, shown)
 
-            judging = None if self._judge is None or self.finishes else self._judge.judging(pictures, remembers=True)
-
-            def work(model: PipelineModel, judging: Judging | None = judging) -> OrderedNoise:
-                return self._ordered(model, judging)
+            def work(model: PipelineModel, pictures: Callable[[Tensor], Tensor] = pictures) -> OrderedNoise:
+                return self._ordered(model, pictures)
 
             try:
                 ordered = self._probed(work)
@@ -312,19 +306,18 @@ class _Ordering:
         self.probe = PipelineProbe(self._pipe, rehearsal, self._others, with_model)
         return self.probe.run(call, guidance_scales(self._pipe, call))
 
-    def _ordered(self, model: PipelineModel, judging: Judging | None) -> OrderedNoise:
+    def _ordered(self, model: PipelineModel, pictures: Callable[[Tensor], Tensor]) -> OrderedNoise:
         if self.finishes:
             self._family = model.family
             return OrderedNoise(self._draw(1), Report.before(self._draw(1)))
-        try:
-            return order_noise(self._settings, self._draw, model, judging=judging)
-        except JudgeError as error:
-            if self._spent is None:  # what is injected is asked afterwards, with all this once more
-                self._spent = self.evaluations
-            ordered = order_noise(_comparing_nothing(self._settings), self._draw, model)
-            ordered.report.evaluations += self._spent
-            ordered.report.skip("selection", str(error))
-            return ordered
+
+        def judging() -> Judging:
+            if isinstance(self._judge, JudgeError):
+                raise self._judge
+            assert self._judge is not None
+            return self._judge.judging(pictures, remembers=True)
+
+        return order_noise(self._settings, self._draw, model, judging=judging)
 
     @property
     def evaluations(self) -> int:
@@ -337,7 +330,7 @@ class _Ordering:
 
     def finish(self, runs: FinishedRuns, report: Report) -> None:
         """Make them, and keep the best."""
-        assert self._judge is not None
+        assert isinstance(self._judge, PromptedJudge)
         self._report = report
 
         def candidate(k: int) -> Tensor:
@@ -357,10 +350,6 @@ class _Ordering:
             return None
         vars(self._report).update(vars(ordered.report))
         return self._layout.argument(ordered.noise)
-
-
-def _comparing_nothing(settings: NoiseOrderSettings) -> NoiseOrderSettings:
-    return dataclasses.replace(settings, preset=CUSTOM, selection="off")
 
 
 def _nobodys() -> torch.Generator:
