@@ -113,6 +113,18 @@ def test_an_injection_that_fails_before_the_first_picture_leaves_the_plain_one(h
     assert torch.equal(load_file(paths[0])["latent_tensor"], sampled(host, graph("sd15", None))[0])
 
 
+@pytest.mark.parametrize("question", [1, 3])
+def test_an_injection_that_fails_at_a_later_noise_ends_the_comparison_with_all_counted(host, question):
+    _, own = sampled(host, graph("sd15", None, seed=100 + question))  # a graph that the host has not cached
+    injecting = {**FINISHED, "preset": "Custom", "selection": "automatic", "erasure_samples": 1}
+    at = 3 + len(own) + question  # the first noise is injected into and made
+    named = {"filename_prefix": f"an injection that fails at question {question} of the second noise"}
+    _, seen = host.run(judged(graph("sd15", injecting, fail_at=at, save=named)))
+    more, chosen, reasons = said(host)
+    assert chosen == [1] and len(reasons) == 1 and reasons[0].startswith("selection: noise 2 of 3: ")
+    assert more == evaluations_of(seen) - evaluations_of(own) == 3 + question
+
+
 def test_a_judge_that_is_not_there_is_refused(host):
     with pytest.raises(comfyui.Refused, match="nobody"):
         host.run(judged(graph("sd15", EARLY), name="nobody"))

@@ -436,6 +436,30 @@ def test_a_judge_that_fails_at_a_later_noise_is_told_with_all_that_was_asked(sd)
     assert len(asked) == 2 and ordered.report.evaluations == paid.rows and ordered.report.correlation is not None
 
 
+@pytest.mark.parametrize("question", [1, 2, 3])
+def test_an_injection_that_fails_at_a_later_noise_ends_the_comparison_with_all_counted(sd, question):
+    pipe, call = sd
+    with counted(pipe) as alone:
+        picture(pipe, call)
+    asked, original = [], pipe.unet.forward
+
+    def forward(sample, *args, **kwargs):
+        asked.append(len(sample))
+        if len(asked) == 3 + call["num_inference_steps"] + question:  # the first noise is injected into and made
+            raise RuntimeError("no room")
+        return original(sample, *args, **kwargs)
+
+    settings = {**FINISHED, "preset": "Custom", "selection": "automatic"}
+    pipe.unet.forward = forward
+    try:
+        run = run_ordered(pipe, **call, generator=seeded(3), settings=settings, judge=Bright())
+    finally:
+        del pipe.unet.forward
+    report = run.report
+    assert report.skipped == ["selection: noise 2 of 3: RuntimeError: no room"] and report.chosen == [1]
+    assert sum(asked) - alone.rows == report.extra_evaluations == 3 + question
+
+
 def test_a_folder_that_is_no_judge_is_said(sd, tmp_path):
     pipe, call = sd
     for folder in (tmp_path, str(tmp_path)):

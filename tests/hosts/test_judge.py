@@ -162,6 +162,27 @@ def test_named_pictures_are_those_of_the_batch_that_chose_them_though_the_judge_
     assert abs(again.pictures[1] - host.txt2img(**batch).pictures[1]).max() == 0
 
 
+@pytest.mark.parametrize("noise", [1, 2])
+@pytest.mark.parametrize("question", [1, 3])
+def test_an_injection_that_fails_ends_the_comparison_with_all_counted(noise, question):
+    host, plain = DoubleHost("flow"), DoubleHost("flow").txt2img(cfg_scale=1)
+    asked = []
+
+    def spoil(answer):
+        asked.append(len(answer))
+        if len(asked) == (noise - 1) * (3 + plain.evaluations) + question:
+            raise RuntimeError("no room")
+        return answer
+
+    injecting = {"selection": "automatic", "erasure_samples": 1, "judge": JUDGE, "judge_at": 1, "extra_cost": 2}
+    with host.spoiled(spoil):
+        told = host.txt2img(cfg_scale=1, **noise_order(**injecting))
+    where = "noise 2 of 3: " if noise == 2 else ""
+    assert told["Noise Order skipped"] == f"selection: {where}RuntimeError: no room"
+    expected = 3 * (noise - 1) + question
+    assert int(told["Noise Order evaluations"]) == told.evaluations - plain.evaluations == expected
+
+
 def test_too_little_extra_cost_is_said(host):
     told = host.txt2img(**noise_order(**AUTOMATIC, judge_at=1, extra_cost=0.5))
     assert "extra_cost = 0.5 buys no second picture; 1 would" in told["Noise Order skipped"]

@@ -59,7 +59,12 @@ def best_finished(
         return plain(error)
 
     def finish(start: Tensor) -> Tensor:
-        ordered = inject_semantics(injecting, start, model, report).noise
+        before, asked = report.evaluations, model.asked_rows
+        try:
+            ordered = inject_semantics(injecting, start, model, report).noise
+        except Exception:
+            report.evaluations = before + round(model.asked_rows - asked)  # the question that failed, too
+            raise
         if rows:
             states.put_back()
             model.as_before()

@@ -345,8 +345,13 @@ class _Ordering:
         def injected(model: PipelineModel | None) -> OrderedNoise:
             return inject_semantics(self._settings, noise, model, copy.deepcopy(self._report))
 
-        ordered = injected(None) if self._settings.strength == 0 else self._probed(injected)
+        try:
+            ordered = injected(None) if self._settings.strength == 0 else self._probed(injected)
+        except Exception:
+            self._report.evaluations += self.evaluations  # a comparison that ends here has cost this, too
+            raise
         if ordered is None:
+            self._report.evaluations += self.evaluations
             return None
         vars(self._report).update(vars(ordered.report))
         return self._layout.argument(ordered.noise)

@@ -84,7 +84,7 @@ class SamplerPass:
         asked_for = ["selection"] * chooses(settings) + ["injection"] * (settings.strength != 0)
         try:
             if asked_for:
-                ordered = ask_model(sampling, settings, unit, lambda model: self._work(sampling, unit, model))
+                ordered = self._asked(sampling, unit, lambda model: self._work(sampling, unit, model))
             else:
                 ordered = inject_semantics(settings, unit, None, self.report).noise
             if self._shown and self.changes_noise:
@@ -205,7 +205,20 @@ class SamplerPass:
                 placed = starting_from_a_picture(settings, sampling.p.denoising_strength, model.noisiest)
             return inject_semantics(placed, unit, model, report).noise
 
-        return ask_model(sampling, settings, unit, work)
+        return self._asked(sampling, unit, work)
+
+    def _asked(self, sampling: Sampling, unit: Tensor, work: Callable[[HostModel], Tensor]) -> Tensor:
+        """What `work` makes of the model; if it fails, the report counts the question that failed, too."""
+        report, before = self.report, self.report.evaluations
+
+        def counted(model: HostModel) -> Tensor:
+            try:
+                return work(model)
+            except Exception:
+                report.evaluations = before + model.answers.asked // self._rows
+                raise
+
+        return ask_model(sampling, self._settings, unit, counted)
 
     def _before_the_change(self) -> Tensor:
         """The noise that was chosen, where one was, else the host's own."""
