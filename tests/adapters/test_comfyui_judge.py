@@ -1,15 +1,18 @@
 """A judge chooses inside the real ComfyUI: the lab's small CLIP, and a decoder of the tests' own."""
 
+import math
+import re
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from lib_noiseorder import judges
 from lib_noiseorder.tools.lab import packaged
 
 from . import comfyui
-from .comfyui_graphs import JUDGE, OFF, ON, custom, difference, evaluations_of, graph, judged, said, sampled, second_pass
+from .comfyui_graphs import JUDGE, OFF, ON, custom, difference, evaluations_of, graph, judged, node, said, sampled, second_pass
 
 pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 AUTOMATIC = {**ON, "preset": "Automatic"}
@@ -49,6 +52,25 @@ def test_an_early_judge_costs_what_is_said(host, kind, make):
     assert 0 < more == evaluations_of(seen) - evaluations_of(before) <= evaluations_of(before)
     again, _ = sampled(host, judged(make(kind, EARLY)))
     assert torch.equal(latent, again)
+
+
+@pytest.mark.parametrize("settings", [EARLY, FINISHED], ids=["early", "finished"])
+def test_the_report_says_who_chose_what_it_gave_and_that_the_prompt_was_cut(host, settings):
+    long, batch = "a red circle " * 40, {"chosen": "3 0 0"}
+    nodes = judged(graph("sd15", {**settings, **batch}, batch=3), prompt=long)
+    nodes["report"] = node("NoiseOrderReport", latent=["sampler", 0], model=["order", 0])
+    nodes["save"]["inputs"]["samples"] = ["report", 0]
+    [text] = host.finish(host.queue(nodes))["report"]["text"]
+    named, *scores = re.search(r"^Score: (.*)$", text, re.MULTILINE)[1].split(", ")
+    assert named == "none" and len(scores) == 2 and all(math.isfinite(float(score)) for score in scores)
+    assert f"\nJudge hash: {judges.digest(packaged.folder('judge'))}\n" in text and "Compared: " in text
+    _, _, (reason,) = said(host)
+    assert re.fullmatch(r"the end of the prompt: the judge reads \d+ tokens", reason) and f"Skipped {reason}" in text
+    [text] = host.finish(host.queue(judged({**nodes}, prompt="a red circle")))["report"]["text"]
+    assert "Score: " in text and "the end of the prompt" not in text
+    nodes["order"]["inputs"] |= {"chosen": "3"}
+    [text] = host.finish(host.queue(nodes))["report"]["text"]
+    assert "Score" not in text and "hash" not in text
 
 
 def test_off_and_named_draws_need_no_judge(host):
