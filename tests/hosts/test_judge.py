@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from lib_noiseorder.tools.lab import packaged
 from .client import difference, noise_order
 from .double.host import DoubleHost
 from .test_announced import announced, make
+from .test_grid import plotted
 
 pytest.importorskip("transformers")
 JUDGE = "lab judge"
@@ -181,6 +183,15 @@ def test_an_injection_that_fails_ends_the_comparison_with_all_counted(noise, que
     assert told["Noise Order skipped"] == f"selection: {where}RuntimeError: no room"
     expected = 3 * (noise - 1) + question
     assert int(told["Noise Order evaluations"]) == told.evaluations - plain.evaluations == expected
+
+
+@pytest.mark.real_host
+def test_a_plot_over_judges_has_every_judges_picture(host):
+    cells = plotted(host, ("judge", f"model, {JUDGE}"), ("extra_cost", "1, 2"), {"preset": "Automatic"})
+    for found, (cost, judge) in zip(cells, itertools.product((1, 2), ("model", JUDGE))):
+        single = host.txt2img(**noise_order(preset="Automatic", judge=judge, extra_cost=cost))
+        assert found["Noise Order judge"] == single["Noise Order judge"] and difference(found, single) == 0
+        assert (found["Noise Order score"] is None) == (judge == "model") and found["Noise Order skipped"] is None
 
 
 def test_too_little_extra_cost_is_said(host):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...answers import value_replaced
-from ...judge_settings import threshold
+from ...judge_settings import MODEL, threshold
 from ...judges import JudgeError, LoadedJudge, digest, find, load, scores_one_by_one
 from ...judging import Judging
 from ...settings import NoiseOrderSettings
@@ -41,6 +41,11 @@ def judges_folder() -> Path:
 def judges_found() -> dict[str, Path]:
     """The judges on this machine, by name."""
     return find([judges_folder()])
+
+
+def judges_menu() -> list[str]:
+    """What a menu of judges lists: the model itself, then those that are found."""
+    return [MODEL, *judges_found()]
 
 
 class PictureJudge:
