@@ -15,8 +15,12 @@ from lib_noiseorder.tools.lab import packaged
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from lib_noiseorder.adapters.diffusers import Interrupted, order_latents, run_ordered  # noqa: E402
-from lib_noiseorder.adapters.diffusers import call as call_module  # noqa: E402
+from lib_noiseorder.adapters.diffusers import (  # noqa: E402
+    Interrupted,
+    order_latents,
+    ordered_call,
+    run_ordered,
+)
 from lib_noiseorder.adapters.diffusers.finished_runs import mixed  # noqa: E402
 
 from . import pipelines, tiny  # noqa: E402
@@ -156,7 +160,7 @@ def test_the_call_around_the_pictures_keeps_its_own_place(sd, monkeypatch):
     """What the judge is shown does not change the answers: they are those of a run without pictures in between."""
     pipe, call = sd
     ordered = order_latents(pipe, **call, generator=seeded(3), settings=EARLY, judge=Bright())
-    monkeypatch.setattr(call_module, "pictures_of", lambda pipe, call, seen, x0, others: x0[:, :3])
+    monkeypatch.setattr(ordered_call, "pictures_of", lambda pipe, call, seen, x0, others: x0[:, :3])
     latents = []
 
     def noting(pictures, prompts):
@@ -166,8 +170,8 @@ def test_the_call_around_the_pictures_keeps_its_own_place(sd, monkeypatch):
     without = order_latents(pipe, **call, generator=seeded(3), settings=EARLY, judge=noting)
     assert without.report.evaluations == ordered.report.evaluations
     monkeypatch.undo()
-    seen, real = [], call_module.pictures_of
-    monkeypatch.setattr(call_module, "pictures_of", lambda *args: seen.append(args[3][:, :3]) or real(*args))
+    seen, real = [], ordered_call.pictures_of
+    monkeypatch.setattr(ordered_call, "pictures_of", lambda *args: seen.append(args[3][:, :3]) or real(*args))
     order_latents(pipe, **call, generator=seeded(3), settings=EARLY, judge=Bright())
     assert len(seen) == len(latents) and all(torch.equal(a, b) for a, b in zip(seen, latents))
 
