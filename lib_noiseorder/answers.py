@@ -29,6 +29,7 @@ class Answers:
     Attributes:
         reused: how many rows were answered from memory.
         most: rows after which all is forgotten; None: no limit.
+        asked: rows that were asked while answers were recorded, whether an answer came or not.
     """
 
     def __init__(self, rounding: float = 1e-6):
@@ -36,7 +37,7 @@ class Answers:
         Args:
             rounding: relative difference between two ways of taking the same step.
         """
-        self.reused = 0
+        self.reused = self.asked = 0
         self.most: int | None = None
         self._rounding = rounding
         self._known: list[tuple[Any, Tensor, Tensor]] = []
@@ -87,6 +88,7 @@ class Answers:
         """Remember every answer of owner.name meanwhile."""
 
         def record(original: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+            self.asked += len(x)
             question, shown = _containers_copied((args, kwargs)), x.clone()  # models write into their arguments
             answer = original(x, *args, **kwargs)
             self.note(question, shown, answer.clone())

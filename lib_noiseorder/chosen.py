@@ -74,6 +74,11 @@ def chosen_draws(text: str, pictures: int, seeds: Sequence[str] | None) -> list[
     return [first for first, _ in found]
 
 
+def all_named(text: str, pictures: int, seeds: Sequence[str] | None) -> bool:
+    """Whether `chosen_draws` names one for every picture; raises as that does."""
+    return all(chosen_draws(text, pictures, seeds))
+
+
 def part_of(text: str, start: int, pictures: int) -> str:
     """Of a setting that lists draws in order those for `pictures` pictures from number `start` on; others as they are.
 

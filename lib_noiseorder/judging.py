@@ -26,6 +26,8 @@ class Judging:
     """A score from which on a picture needs no further noise; None: all are tried."""
     digest: str = ""
     """Which judge it is, to the byte."""
+    unread: Callable[[], str] = lambda: ""
+    """Why it has read less than a whole prompt so far; empty where it has not."""
 
     def passed(self, scores: Tensor) -> Tensor:
         """Which of these scores are good enough, [B]."""

@@ -10,18 +10,22 @@ from typing import TypeGuard, cast
 import torch
 from torch import Tensor
 
-from .chosen import chosen_draws
+from .chosen import all_named, chosen_draws
 from .formulas import aggregate, erase, inject, inject_calibrated, key_timesteps
 from .judge_settings import MODEL
+from .judges import JudgeError
 from .judging import Judging, best_of
 from .model import Draw, Model, along_noise
-from .plans import SamplerRun, SelectionPlan, in_steps, noise_scale_for, plan_for, smallest_extra_cost
+from .plans import SamplerRun, SelectionPlan, in_steps, most_followed, noise_scale_for, plan_for, smallest_extra_cost
 from .questions import SILENT, Observer, Questions
 from .report import OrderedNoise, Report, in_one_line
 from .selection import select
 from .settings import CUSTOM, KNOB, NoiseOrderSettings
 from .tensors import correlation, mean_and_std, to_compute
 
+JudgeNeeded = Callable[[], Judging]
+"""Gives the judge that the setting `judge` names; called only where it is needed. What is wrong with it, a JudgeError, costs
+the comparison alone."""
 Denoiser = Callable[[Tensor, float], Tensor]
 """`denoiser(noise, timestep)`: the prediction along the noise (eps, or a flow model's velocity), of the noise's shape, for
 unit-variance pure noise [B, …] at a key timestep. Enough for injection, where there is no `Model`."""
@@ -34,7 +38,8 @@ def order_noise(
     *,
     seeds: Sequence[str] | None = None,
     observer: Observer = SILENT,
-    judging: Judging | None = None,
+    judging: JudgeNeeded | None = None,
+    why_not: str = "",
 ) -> OrderedNoise:
     """Put the initial noise of a batch in order.
 
@@ -47,6 +52,7 @@ def order_noise(
         observer: told what goes on.
         judging: who scores what is coming, where the setting `judge` names one. Finished pictures (`judge_at` 1) are the
             host's affair: `choose_finished`.
+        why_not: why the host can have no noises compared; pictures whose draws are named get these all the same.
 
     Returns:
         The noise and a report. A sample whose predictions are not finite keeps its erased noise; the report says so.
@@ -65,7 +71,7 @@ def order_noise(
         return erased_candidate(settings, lambda number: first if number == 1 else draw(number), k)
 
     asked = model if is_model(model) else None
-    noise = choose(settings, candidate, asked, report, seeds=seeds, observer=observer, judging=judging)
+    noise = choose(settings, candidate, asked, report, seeds=seeds, observer=observer, judging=judging, why_not=why_not)
     ordered = inject_semantics(settings, noise, model, report, observer=observer)
     report.seconds = time.perf_counter() - started
     return ordered
@@ -90,7 +96,8 @@ def choose(
     *,
     seeds: Sequence[str] | None = None,
     observer: Observer = SILENT,
-    judging: Judging | None = None,
+    judging: JudgeNeeded | None = None,
+    why_not: str = "",
 ) -> Tensor:
     """The candidate that every picture gets: the one that `chosen` names for it, else the one that the selection keeps.
 
@@ -101,7 +108,7 @@ def choose(
         candidate: `candidate(k)` gives the k-th noise [B, …].
         model: the host's model; None: no selection.
         report: filled in.
-        seeds, observer, judging: as in `order_noise`.
+        seeds, observer, judging, why_not: as in `order_noise`.
 
     Raises:
         ValueError: the setting `chosen` does not fit the pictures.
@@ -117,8 +124,8 @@ def choose(
 
     result = noise
     if settings.selection != "off" and not all(given):
-        if model is None:
-            report.skip("selection", "no model to ask")
+        if model is None or why_not:
+            report.skip("selection", why_not or "no model to ask")
         else:
             result = _selected(settings, scaled, noise, model, report, observer, judging, any(given))
     if any(given):
@@ -134,20 +141,21 @@ def choose_finished(
     family: str,
     finish: Callable[[Tensor], Tensor],
     report: Report,
-    judging: Judging | None,
+    judging: JudgeNeeded | None,
     *,
     seeds: Sequence[str] | None = None,
     observer: Observer = SILENT,
     stopped: Callable[[], bool] = lambda: False,
+    why_not: str = "",
 ) -> Tensor:
     """Let the sampler itself make a finished picture of every noise, and keep the one that the judge prefers (`judge_at` 1).
 
     Args:
-        settings, candidate, report, seeds, observer: as in `choose`.
+        settings, candidate, report, seeds, observer, why_not: as in `choose`.
         family: the model's.
         finish: `finish(noise)`: the sampler's finished latents [B, …] for the noise [B, …], every time as if it had not run
             before. What it raises for the first one passes through; later it ends the comparison.
-        judging: the judge; None where every picture's draw is named.
+        judging: the judge.
         stopped: as in `judging.best_of`.
 
     Returns:
@@ -163,12 +171,19 @@ def choose_finished(
     def scaled(k: int) -> Tensor:
         return candidate(k) * scale
 
-    if draws > 1 and not all(given) and judging is not None:
-        latents = best_of(draws, lambda k: finish(_with_named(given, scaled, scaled(k))), judging, report, observer, stopped)
-    else:
-        if not all(given):
-            report.skip("selection", f"extra_cost = {settings.extra_cost:g} buys no second picture; 1 would")
+    judge = None
+    if not all(given) and (why_not or draws == 1):
+        report.skip("selection", why_not or f"extra_cost = {settings.extra_cost:g} buys no second picture; 1 would")
+    elif not all(given):
+        try:
+            judge = _named_judge(settings, judging)
+        except JudgeError as reason:
+            report.skip("selection", str(reason))
+    if judge is None:
         latents = finish(_with_named(given, scaled, first))
+    else:
+        latents = best_of(draws, lambda k: finish(_with_named(given, scaled, scaled(k))), judge, report, observer, stopped)
+        _note_unread(judge, report)
     if any(given):
         _note_named(given, report)
     return latents
@@ -178,6 +193,20 @@ def _with_named(given: Sequence[int], draw: Draw, others: Tensor) -> Tensor:
     """The noises of these draws, one per picture; of `others` where it is 0."""
     named = {number: draw(number) for number in set(given) if number}
     return torch.stack([named[number][row] if number else others[row] for row, number in enumerate(given)])
+
+
+def _named_judge(settings: NoiseOrderSettings, judging: JudgeNeeded | None) -> Judging | None:
+    """The judge that the settings name; None where that is the model itself. Raises JudgeError where there is none."""
+    if settings.judge == MODEL:
+        return None
+    if judging is None:
+        raise JudgeError(f"there is no judge {settings.judge!r}")
+    return judging()
+
+
+def _note_unread(judge: Judging, report: Report) -> None:
+    if unread := judge.unread():
+        report.skip("the end of the prompt", unread)
 
 
 def _note_named(given: Sequence[int], report: Report) -> None:
@@ -196,6 +225,26 @@ def planned(settings: NoiseOrderSettings, run: SamplerRun) -> SelectionPlan:
     return plan_for(run, extra_cost=settings.extra_cost, draws=settings.selection_draws, judge_at=judged_at(settings))
 
 
+def furthest_followed(settings: NoiseOrderSettings, steps: int) -> int:
+    """The most calls of a run of so many that a comparison under these settings follows."""
+    at = judged_at(settings)
+    return most_followed(steps) if at is None else plan_for(SamplerRun(1.0, steps), draws=2, judge_at=at).steps
+
+
+def compares(settings: NoiseOrderSettings, pictures: int, seeds: Sequence[str] | None = None) -> bool:
+    """Whether these settings have noises compared for any of so many pictures: whether not all have their draw named.
+
+    Raises:
+        ValueError: the setting `chosen` does not fit the pictures.
+    """
+    return not all_named(settings.chosen, pictures, seeds) and settings.selection != "off"
+
+
+def finishes(settings: NoiseOrderSettings) -> bool:
+    """Whether a judge chooses among finished pictures, so that nothing is chosen before the sampler runs: `choose_finished`."""
+    return settings.selection != "off" and judged_at(settings) == 1
+
+
 def judged_at(settings: NoiseOrderSettings) -> float | None:
     """Where a judge chooses, the share of the steps after which it does; None where the model itself chooses."""
     return None if settings.judge == MODEL else settings.judge_at
@@ -208,12 +257,9 @@ def _selected(
     model: Model,
     report: Report,
     observer: Observer,
-    judging: Judging | None,
+    judging: JudgeNeeded | None,
     others_are_named: bool,
 ) -> Tensor:
-    if settings.judge != MODEL and judging is None:
-        report.skip("selection", f"there is no judge {settings.judge!r}")
-        return first
     run = run_under(settings, SamplerRun.of(model))
     plan = planned(settings, run)
     if settings.selection_draws == 1:
@@ -224,13 +270,21 @@ def _selected(
         hint = "" if enough is None else f"; {enough:g} would"
         report.skip("selection", f"extra_cost = {settings.extra_cost:g} buys no comparison at {in_steps(run.steps)}{hint}")
         return first
+    judge = None
     try:
-        noise = select(plan, scaled, model, report, observer, judging).noise
+        judge = _named_judge(settings, judging)
+        noise = select(plan, scaled, model, report, observer, judge).noise
+    except JudgeError as reason:
+        report.skip("selection", str(reason))
+        return first
     except Exception as error:
         if not others_are_named:
             raise
         report.skip("selection", in_one_line(error))  # the pictures whose draws are named do not lose them
         return first
+    finally:
+        if judge is not None:
+            _note_unread(judge, report)
     report.reusable_evaluations = plan.reusable(run)
     return noise if report.chosen else first
 

@@ -7,8 +7,11 @@ from typing import Any
 
 from ..settings import NoiseOrderSettings
 
+Given = NoiseOrderSettings | Mapping[str, Any] | None
+"""Settings as a caller may write them."""
 
-def given_settings(settings: NoiseOrderSettings | Mapping[str, Any] | None) -> NoiseOrderSettings:
+
+def given_settings(settings: Given) -> NoiseOrderSettings:
     """Settings as they are; a mapping of API keys, switched on unless it says otherwise; the recommended preset for None.
 
     Raises:

@@ -25,7 +25,7 @@ from ..model import NoiseLevel
 from ..ordering import order_noise
 from ..report import Report
 from ..settings import INFOTEXT_PREFIX, NoiseOrderSettings
-from .given_settings import given_settings
+from .given_settings import Given, given_settings
 from .noise_keyed_draws import further_draws
 
 SAMPLERS = ("sparse_structure_sampler", "slat_sampler")
@@ -85,7 +85,7 @@ class OrderedTrellis:
         return ordered.noise
 
 
-def order_trellis(pipeline: Any, settings: NoiseOrderSettings | Mapping[str, Any] | None = None) -> OrderedTrellis:
+def order_trellis(pipeline: Any, settings: Given = None) -> OrderedTrellis:
     """Let a TRELLIS pipeline's samplers start from ordered noise, until `undo` is called on what comes back.
 
     Args:

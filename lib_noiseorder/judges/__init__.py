@@ -44,12 +44,16 @@ class LoadedJudge(ABC):
         name: what scores and messages call it.
         device: where it is; `to` moves it.
         reads: tokens that it reads of a prompt; 0: it does not say.
-        cut: whether it has read less than a whole prompt; whoever tells the user sets it to False again.
+        cut: whether it has read less than a whole prompt since somebody set this to False.
     """
 
     def __init__(self, name: str, device: str | torch.device):
         self.name, self.device = name, torch.device(device)
         self.reads, self.cut = 0, False
+
+    def unread(self) -> str:
+        """Why it has read less than a whole prompt; empty where it has not."""
+        return f"the judge reads {self.reads} tokens" if self.cut else ""
 
     @property
     @abstractmethod

@@ -1,15 +1,18 @@
 """A judge chooses inside the real ComfyUI: the lab's small CLIP, and a decoder of the tests' own."""
 
+import math
+import re
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from lib_noiseorder import judges
 from lib_noiseorder.tools.lab import packaged
 
 from . import comfyui
-from .comfyui_graphs import JUDGE, OFF, ON, custom, evaluations_of, graph, judged, said, sampled
+from .comfyui_graphs import JUDGE, OFF, ON, custom, difference, evaluations_of, graph, judged, node, said, sampled, second_pass
 
 pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 AUTOMATIC = {**ON, "preset": "Automatic"}
@@ -51,6 +54,25 @@ def test_an_early_judge_costs_what_is_said(host, kind, make):
     assert torch.equal(latent, again)
 
 
+@pytest.mark.parametrize("settings", [EARLY, FINISHED], ids=["early", "finished"])
+def test_the_report_says_who_chose_what_it_gave_and_that_the_prompt_was_cut(host, settings):
+    long, batch = "a red circle " * 40, {"chosen": "3 0 0"}
+    nodes = judged(graph("sd15", {**settings, **batch}, batch=3), prompt=long)
+    nodes["report"] = node("NoiseOrderReport", latent=["sampler", 0], model=["order", 0])
+    nodes["save"]["inputs"]["samples"] = ["report", 0]
+    [text] = host.finish(host.queue(nodes))["report"]["text"]
+    named, *scores = re.search(r"^Score: (.*)$", text, re.MULTILINE)[1].split(", ")
+    assert named == "none" and len(scores) == 2 and all(math.isfinite(float(score)) for score in scores)
+    assert f"\nJudge hash: {judges.digest(packaged.folder('judge'))}\n" in text and "Compared: " in text
+    _, _, (reason,) = said(host)
+    assert re.fullmatch(r"the end of the prompt: the judge reads \d+ tokens", reason) and f"Skipped {reason}" in text
+    [text] = host.finish(host.queue(judged({**nodes}, prompt="a red circle")))["report"]["text"]
+    assert "Score: " in text and "the end of the prompt" not in text
+    nodes["order"]["inputs"] |= {"chosen": "3"}
+    [text] = host.finish(host.queue(nodes))["report"]["text"]
+    assert "Score" not in text and "hash" not in text
+
+
 def test_off_and_named_draws_need_no_judge(host):
     plain, _ = sampled(host, graph("sd15", None))
     assert torch.equal(sampled(host, judged(graph("sd15", OFF)))[0], plain)
@@ -83,12 +105,46 @@ def test_what_cannot_be_judged_is_the_plain_picture_and_said(host, settings, how
     assert any(says in reason for reason in reasons) and torch.equal(latent, sampled(host, graph(kind, again))[0])
 
 
+@pytest.mark.parametrize("settings", [EARLY, FINISHED], ids=["early", "finished"])
+@pytest.mark.parametrize("how", [{"name": "broken words"}, {"vae": False}], ids=["broken", "no VAE"])
+def test_named_pictures_are_those_of_the_batch_that_chose_them_though_there_is_no_judge(host, settings, how):
+    whole, _ = sampled(host, judged(graph("flux", settings, batch=3)))
+    _, kept, _ = said(host)
+    named = {**settings, "chosen": f"{kept[0]} 0 {kept[2]}"}
+    again, _ = sampled(host, judged(graph("flux", named, batch=3), **how))
+    _, chosen, reasons = said(host)
+    assert chosen == [kept[0], 0, kept[2]] and len(reasons) == 1
+    assert difference(again[::2], whole[::2]) < 1e-4
+    assert difference(again[1], sampled(host, graph("flux", None, batch=3))[0][1]) < 1e-4
+
+
+@pytest.mark.parametrize("settings", [EARLY, FINISHED], ids=["early", "finished"])
+def test_what_starts_from_a_picture_is_injected_into_alike_with_a_judge_and_without(host, settings):
+    """A named draw needs no judge, so that how it is judged makes no difference."""
+    injecting = {**settings, "preset": "Custom", "selection": "automatic", "erasure_samples": 1, "chosen": "2"}
+    latent, _ = sampled(host, judged(second_pass(graph("sd15", injecting), 0.5)))
+    own, _ = sampled(host, second_pass(graph("sd15", {**injecting, "judge_at": 0.5}), 0.5))
+    assert difference(latent, own) < 1e-4
+
+
 def test_an_injection_that_fails_before_the_first_picture_leaves_the_plain_one(host):
     injecting = {**FINISHED, "preset": "Custom", "selection": "automatic", "erasure_samples": 1}
     paths, _ = host.run(judged(graph("sd15", injecting, fail_at=1, save={"filename_prefix": "an injection that fails"})))
     _, chosen, reasons = said(host)
     assert not any(chosen) and any("the test's model fails here" in reason for reason in reasons)
     assert torch.equal(load_file(paths[0])["latent_tensor"], sampled(host, graph("sd15", None))[0])
+
+
+@pytest.mark.parametrize("question", [1, 3])
+def test_an_injection_that_fails_at_a_later_noise_ends_the_comparison_with_all_counted(host, question):
+    _, own = sampled(host, graph("sd15", None, seed=100 + question))  # a graph that the host has not cached
+    injecting = {**FINISHED, "preset": "Custom", "selection": "automatic", "erasure_samples": 1}
+    at = 3 + len(own) + question  # the first noise is injected into and made
+    named = {"filename_prefix": f"an injection that fails at question {question} of the second noise"}
+    _, seen = host.run(judged(graph("sd15", injecting, fail_at=at, save=named)))
+    more, chosen, reasons = said(host)
+    assert chosen == [1] and len(reasons) == 1 and reasons[0].startswith("selection: noise 2 of 3: ")
+    assert more == evaluations_of(seen) - evaluations_of(own) == 3 + question
 
 
 def test_a_judge_that_is_not_there_is_refused(host):

@@ -15,8 +15,12 @@ from lib_noiseorder.tools.lab import packaged
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from lib_noiseorder.adapters.diffusers import Interrupted, order_latents, run_ordered  # noqa: E402
-from lib_noiseorder.adapters.diffusers import call as call_module  # noqa: E402
+from lib_noiseorder.adapters.diffusers import (  # noqa: E402
+    Interrupted,
+    order_latents,
+    ordered_call,
+    run_ordered,
+)
 from lib_noiseorder.adapters.diffusers.finished_runs import mixed  # noqa: E402
 
 from . import pipelines, tiny  # noqa: E402
@@ -135,11 +139,28 @@ def test_an_early_judge_costs_what_is_said_and_nothing_is_paid_twice(host, callb
     torch.testing.assert_close(run.output.images, again, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("truncation", [0.15, 0.3, 0.45, 0.6, 0.9])
+@pytest.mark.parametrize("at", [0.25, 0.75, 0.9])
+def test_where_guidance_ends_late_what_is_to_be_reused_is_reused(truncation, at):
+    """From some step on the pipeline asks for less than a question does."""
+    pipe, _ = made("ZImagePipeline")
+    call = {**tiny.call_of(diffusers.ZImagePipeline, 10), "guidance_scale": 4.0, "cfg_truncation": truncation}
+    with counted(pipe) as alone:
+        picture(pipe, call)
+    settings = {"judge_at": at, "selection_draws": 2}
+    with counted(pipe) as paid:
+        run = run_ordered(pipe, **call, generator=seeded(3), settings=settings, judge=Bright(), output_type="latent")
+    report = run.report
+    assert not report.skipped and report.chosen
+    assert report.reusable_evaluations == report.saved_evaluations
+    assert paid.rows - alone.rows == report.extra_evaluations
+
+
 def test_the_call_around_the_pictures_keeps_its_own_place(sd, monkeypatch):
     """What the judge is shown does not change the answers: they are those of a run without pictures in between."""
     pipe, call = sd
     ordered = order_latents(pipe, **call, generator=seeded(3), settings=EARLY, judge=Bright())
-    monkeypatch.setattr(call_module, "pictures_of", lambda pipe, call, seen, x0, others: x0[:, :3])
+    monkeypatch.setattr(ordered_call, "pictures_of", lambda pipe, call, seen, x0, others: x0[:, :3])
     latents = []
 
     def noting(pictures, prompts):
@@ -149,8 +170,8 @@ def test_the_call_around_the_pictures_keeps_its_own_place(sd, monkeypatch):
     without = order_latents(pipe, **call, generator=seeded(3), settings=EARLY, judge=noting)
     assert without.report.evaluations == ordered.report.evaluations
     monkeypatch.undo()
-    seen, real = [], call_module.pictures_of
-    monkeypatch.setattr(call_module, "pictures_of", lambda *args: seen.append(args[3][:, :3]) or real(*args))
+    seen, real = [], ordered_call.pictures_of
+    monkeypatch.setattr(ordered_call, "pictures_of", lambda *args: seen.append(args[3][:, :3]) or real(*args))
     order_latents(pipe, **call, generator=seeded(3), settings=EARLY, judge=Bright())
     assert len(seen) == len(latents) and all(torch.equal(a, b) for a, b in zip(seen, latents))
 
@@ -386,6 +407,61 @@ def test_a_judge_that_is_not_there_is_said_before_anything_is_evaluated(sd, monk
     (reason,) = run.report.skipped
     assert says in reason and paid.rows == alone.rows and run.report.evaluations == 0 and not run.report.chosen
     assert np.array_equal(out(run.output), out(plain))
+
+
+@pytest.mark.parametrize("judge", ["nobody", failing])
+@pytest.mark.parametrize("settings", [EARLY, FINISHED], ids=["early", "finished"])
+def test_named_pictures_are_those_of_the_batch_that_chose_them_though_there_is_no_judge(settings, judge):
+    pipe, call = made("flux")
+    call = {**call, "prompt": ["a red circle", "two pizza", "a boat"]}
+    more = {"generator": seeded(3, 4, 5), "output_type": "pt"}
+    whole = run_ordered(pipe, **call, **more, settings=settings, judge=Bright())
+    kept = whole.report.chosen
+    named = {**settings, "chosen": f"{kept[0]} 0 {kept[2]}"}
+    run = run_ordered(pipe, **call, **{**more, "generator": seeded(3, 4, 5)}, settings=named, judge=judge)
+    assert len(run.report.skipped) == 1 and [run.report.chosen[0], run.report.chosen[2]] == [kept[0], kept[2]]
+    torch.testing.assert_close(run.output.images[::2], whole.output.images[::2], atol=1e-4, rtol=1e-3)
+
+
+def test_a_judge_that_fails_at_a_later_noise_is_told_with_all_that_was_asked(sd):
+    """With something injected afterwards the core begins once more, and is told again what was judged until then."""
+    pipe, call = sd
+    asked = []
+
+    def fails_later(pictures, prompts):
+        asked.append(pictures)
+        if len(asked) == 2:
+            raise RuntimeError("no room")
+        return pictures.flatten(1).mean(1)
+
+    settings = {**EARLY, "preset": "Custom", "selection": "automatic", "judge_threshold": "1000"}
+    with counted(pipe) as paid:
+        ordered = order_latents(pipe, **call, generator=seeded(3), settings=settings, judge=fails_later)
+    assert len(asked) == 2 and ordered.report.evaluations == paid.rows and ordered.report.correlation is not None
+
+
+@pytest.mark.parametrize("question", [1, 2, 3])
+def test_an_injection_that_fails_at_a_later_noise_ends_the_comparison_with_all_counted(sd, question):
+    pipe, call = sd
+    with counted(pipe) as alone:
+        picture(pipe, call)
+    asked, original = [], pipe.unet.forward
+
+    def forward(sample, *args, **kwargs):
+        asked.append(len(sample))
+        if len(asked) == 3 + call["num_inference_steps"] + question:  # the first noise is injected into and made
+            raise RuntimeError("no room")
+        return original(sample, *args, **kwargs)
+
+    settings = {**FINISHED, "preset": "Custom", "selection": "automatic"}
+    pipe.unet.forward = forward
+    try:
+        run = run_ordered(pipe, **call, generator=seeded(3), settings=settings, judge=Bright())
+    finally:
+        del pipe.unet.forward
+    report = run.report
+    assert report.skipped == ["selection: noise 2 of 3: RuntimeError: no room"] and report.chosen == [1]
+    assert sum(asked) - alone.rows == report.extra_evaluations == 3 + question
 
 
 def test_a_folder_that_is_no_judge_is_said(sd, tmp_path):

@@ -4,12 +4,14 @@ import copy
 import itertools
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import requests
 
 from lib_noiseorder import KNOBS, NoiseOrderSettings, SettingsError
+from lib_noiseorder.tools.lab import packaged
 
 from .client import Refused, decoded, difference, noise_order
 from .double.host import DoubleHost
@@ -53,17 +55,34 @@ def test_a_host_without_the_grid_script_is_left_alone(monkeypatch):
 def test_axes_read_values_as_the_grid_script_gives_them(axes):
     for knob in KNOBS:
         axis = axes[knob.name]
+        if knob.name == "judge":  # whether there is one of a name is seen when it is needed
+            assert axis.type("PickScore") == "PickScore" and axis.type(" ") == "model"
+            continue
         if axis.choices is not None:
             texts = axis.choices()
             assert set(map(axis.type, texts)) == set(knob.choices or (True, False))
         else:
             assert axis.type in ((str,) if knob.check else (int, float)), "the grid script reads ranges for numbers only"
             assert axis.type == knob.kind and axis.type(str(knob.default)) == knob.default
-        if knob.name == "judge":  # whether there is one of that name is seen when it is needed
-            continue
         for text in ("Magic", "AUTOMATIC", "nan", "x", *(() if knob.check else ("1e9",))):
             with pytest.raises(SettingsError, match=f"{knob.name} = .* is not {re.escape(knob.range)}"):
                 axis.confirm(None, [axis.type(text)])
+
+
+def test_the_axis_of_judges_lists_those_that_the_panel_lists(axes, monkeypatch, tmp_path):
+    import gradio
+    from modules import paths_internal
+
+    from lib_noiseorder.webui.panel.panel import Panel
+
+    monkeypatch.setattr(paths_internal, "models_path", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert axes["judge"].choices() == ["model"]
+    shutil.copytree(packaged.folder("judge"), tmp_path / "noise_order_judges/my CLIP")
+    with gradio.Blocks():
+        menu = next(component for component in Panel("txt2img").components if component.label == "Judge")
+    assert axes["judge"].choices() == ["model", "my CLIP"], "looked up anew"
+    assert [choice[0] if isinstance(choice, tuple) else choice for choice in menu.choices] == axes["judge"].choices()
 
 
 def cell(host, axes, job, **turned):
@@ -117,7 +136,7 @@ def plotted(host, x, y, settings):
     args = []
     for name, values in (x, y):
         knob = next(knob for knob in KNOBS if knob.name == name)
-        listed = knob.kind is bool or bool(knob.choices)
+        listed = knob.kind is bool or bool(knob.choices) or knob.name == "judge"
         number = labels.index(f"[Noise Order] {knob.label}")
         args += [number, "" if listed else values, values.split(", ") if listed else []]
     wanted = {"Draw legend": False, "Include Sub Images": True}  # the hosts' further arguments differ

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from lib_noiseorder.tools.lab import packaged
 
 from .client import difference, noise_order
 from .double.host import DoubleHost
+from .test_announced import announced, make
+from .test_grid import plotted
 
 pytest.importorskip("transformers")
 JUDGE = "lab judge"
@@ -84,6 +88,18 @@ def test_it_costs_what_was_announced(host):
     assert 0 < float(early["Noise Order evaluations"]) == early.evaluations - host.txt2img(steps=20).evaluations <= 40
 
 
+@pytest.mark.parametrize("at", [0.25, 0.75, 0.9])
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.5, 1.0, 4.0])
+def test_where_the_negative_prompt_is_left_out_late_it_costs_what_was_announced(host, at, sigma):
+    """The hosts' "negative guidance minimum sigma": from some step on the sampler asks for less than a question does."""
+    payload = {"steps": 12, "override_settings": {"s_min_uncond": sigma}}
+    plain = make(host, "txt2img", payload)
+    judged = make(host, "txt2img", payload, **noise_order(**AUTOMATIC, judge_at=at, extra_cost=4))
+    counted = judged.evaluations - plain.evaluations
+    assert judged["Noise Order skipped"] is None
+    assert announced(judged["Panel said"]) == float(judged["Noise Order evaluations"]) == counted <= 4 * plain.evaluations
+
+
 def test_no_picture_depends_on_another(host):
     batch = {"batch_size": 3, "sampler_name": "Euler a"}
     together = host.txt2img(seed=5, **batch, **noise_order(**FINISHED))
@@ -133,6 +149,49 @@ def test_a_judge_that_cannot_be_used_costs_the_effect_and_not_the_picture(host, 
     told = host.txt2img(steps=8, **noise_order(preset="Automatic", judge=name, judge_at=at, extra_cost=2))
     assert says in told["Noise Order skipped"] and told["Noise Order chosen"] is None
     assert difference(told, host.txt2img(steps=8)) == 0 and told["Noise Order evaluations"] == "0"
+
+
+@pytest.mark.parametrize("at", [0.5, 1.0])
+def test_named_pictures_are_those_of_the_batch_that_chose_them_though_the_judge_is_gone(host, at):
+    batch = {"batch_size": 3, "seed": 5, "steps": 8}
+    settings = {**AUTOMATIC, "judge_at": at, "extra_cost": 2}
+    whole = host.txt2img(**batch, **noise_order(**settings))
+    kept = [re.search(r"Noise Order chosen: (\d+)", text)[1] for text in whole.infotexts]
+    named = {**settings, "judge": "nobody", "chosen": f"5:{kept[0]} 7:{kept[2]}"}
+    again = host.txt2img(**batch, **noise_order(**named))
+    assert "there is no judge 'nobody'" in again["Noise Order skipped"] and again["Noise Order chosen"] == kept[0]
+    assert abs(again.pictures[[0, 2]] - whole.pictures[[0, 2]]).max() <= (at < 1)
+    assert abs(again.pictures[1] - host.txt2img(**batch).pictures[1]).max() == 0
+
+
+@pytest.mark.parametrize("noise", [1, 2])
+@pytest.mark.parametrize("question", [1, 3])
+def test_an_injection_that_fails_ends_the_comparison_with_all_counted(noise, question):
+    host, plain = DoubleHost("flow"), DoubleHost("flow").txt2img(cfg_scale=1)
+    asked = []
+
+    def spoil(answer):
+        asked.append(len(answer))
+        if len(asked) == (noise - 1) * (3 + plain.evaluations) + question:
+            raise RuntimeError("no room")
+        return answer
+
+    injecting = {"selection": "automatic", "erasure_samples": 1, "judge": JUDGE, "judge_at": 1, "extra_cost": 2}
+    with host.spoiled(spoil):
+        told = host.txt2img(cfg_scale=1, **noise_order(**injecting))
+    where = "noise 2 of 3: " if noise == 2 else ""
+    assert told["Noise Order skipped"] == f"selection: {where}RuntimeError: no room"
+    expected = 3 * (noise - 1) + question
+    assert int(told["Noise Order evaluations"]) == told.evaluations - plain.evaluations == expected
+
+
+@pytest.mark.real_host
+def test_a_plot_over_judges_has_every_judges_picture(host):
+    cells = plotted(host, ("judge", f"model, {JUDGE}"), ("extra_cost", "1, 2"), {"preset": "Automatic"})
+    for found, (cost, judge) in zip(cells, itertools.product((1, 2), ("model", JUDGE))):
+        single = host.txt2img(**noise_order(preset="Automatic", judge=judge, extra_cost=cost))
+        assert found["Noise Order judge"] == single["Noise Order judge"] and difference(found, single) == 0
+        assert (found["Noise Order score"] is None) == (judge == "model") and found["Noise Order skipped"] is None
 
 
 def test_too_little_extra_cost_is_said(host):

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from lib_noiseorder import NoiseOrderSettings, Report, order_noise
+from lib_noiseorder.judges import JudgeError
 from lib_noiseorder.judging import Judging, best_of
+from lib_noiseorder.model import NoiseLevel
 from lib_noiseorder.ordering import choose_finished
 from lib_noiseorder.plans import SamplerRun, SelectionPlan, plan_for
 from lib_noiseorder.selection import response, select
@@ -98,7 +100,9 @@ class Finishing:
 def finished(settings, finishing, judging=BRIGHT, seeds=None, family="eps"):
     draw, report = draws_of(SHAPE, SEEDS), Report()
     settings = NoiseOrderSettings(judge="bright", judge_at=1, **settings)
-    latents = choose_finished(settings, draw, family, finishing, report, judging, seeds=seeds, stopped=finishing.stopped)
+    latents = choose_finished(
+        settings, draw, family, finishing, report, lambda: judging, seeds=seeds, stopped=finishing.stopped
+    )
     return latents, report
 
 
@@ -193,6 +197,60 @@ def test_a_judge_costs_no_more_than_the_extra_cost(run, cost, at):
     assert plan.finishes == (at == 1)
     if plan.draws > 1:
         assert plan.steps == max(1, round(at * run.steps))
+
+
+def missing():
+    raise JudgeError("there is no judge 'nobody'")
+
+
+def failing(pictures):
+    raise JudgeError("the judge failed")
+
+
+@pytest.mark.parametrize("judging", [missing, lambda: Judging(failing)], ids=["missing", "failing"])
+@pytest.mark.parametrize("strength", [0.0, 0.2])
+def test_named_draws_need_no_judge_and_are_those_of_the_batch_that_chose_them(judging, strength):
+    flow, draw = host(), draws_of(SHAPE, SEEDS)
+    flow.family, flow.sampler_levels = "flow", [NoiseLevel.flow(1 - k / 20) for k in range(20)]
+    values = {"judge": "bright", "selection_draws": 4, "selection": "automatic", "erasure_samples": 1, "strength": strength}
+    settings = NoiseOrderSettings(**values)
+    before = order_noise(settings, draw, flow, judging=lambda: BRIGHT)
+    named = settings.changed(chosen=" ".join(str(before.report.chosen[row] if row < 3 else 0) for row in SEEDS))
+    after = order_noise(named, draw, flow, judging=judging)
+    assert torch.allclose(after.noise[:3], before.noise[:3], atol=1e-5)
+    assert after.report.chosen == [*before.report.chosen[:3], 0, 0]
+    alone = order_noise(settings.changed(selection="off"), draw, flow)
+    assert torch.allclose(after.noise[3:], alone.noise[3:], atol=1e-5), "the others are the host's own"
+    assert len(after.report.skipped) == 1 and after.report.skipped[0].startswith("selection: the")
+    host_says = order_noise(named, draw, flow, judging=missing, why_not="no")
+    assert torch.allclose(host_says.noise, after.noise, atol=1e-5) and host_says.report.skipped == ["selection: no"]
+
+
+def test_of_finished_pictures_named_draws_need_no_judge():
+    whole, before = finished({"extra_cost": 2.0}, Finishing(), family="flow")
+    named = {"extra_cost": 2.0, "chosen": " ".join(str(draw if row < 3 else 0) for row, draw in enumerate(before.chosen))}
+    for how in ({"judging": missing}, {"judging": lambda: BRIGHT, "why_not": "no"}):
+        settings, report = NoiseOrderSettings(judge="bright", judge_at=1, **named), Report()
+        latents = choose_finished(settings, draws_of(SHAPE, SEEDS), "flow", finishing := Finishing(), report, **how)
+        assert torch.equal(latents[:3], whole[:3]) and report.chosen == [*before.chosen[:3], 0, 0]
+        assert torch.equal(latents[3:], 2 * draws_of(SHAPE, SEEDS)(1)[3:]) and len(finishing.noises) == 1
+        assert len(report.skipped) == 1 and report.skipped[0] in ("selection: no", "selection: there is no judge 'nobody'")
+
+
+def test_a_judge_is_asked_for_only_where_it_is_needed():
+    settings, draw = NoiseOrderSettings(judge="bright", chosen="2"), draws_of(SHAPE, SEEDS)
+    assert not order_noise(settings, draw, host(), judging=missing).report.skipped
+    assert not order_noise(
+        settings.changed(judge="model", chosen="", selection_draws=2), draw, host(), judging=missing
+    ).report.skipped
+
+
+def test_a_prompt_that_was_cut_is_said_once():
+    cut = replace(BRIGHT, unread=lambda: "the judge reads 77 tokens")
+    settings, draw = NoiseOrderSettings(judge="bright", selection_draws=2), draws_of(SHAPE, SEEDS)
+    said = ["the end of the prompt: the judge reads 77 tokens"]
+    assert order_noise(settings, draw, host(), judging=lambda: cut).report.skipped == said
+    assert finished({"extra_cost": 2.0}, Finishing(), cut)[1].skipped == said
 
 
 def test_best_of_never_takes_a_score_that_is_not_finite():

@@ -10,14 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...chosen import chosen_draws
-from ...judges import JudgeError
-from ...judging import Judging
-from ...ordering import choose_finished, erased_candidate, inject_semantics
+from ...ordering import JudgeNeeded, choose_finished, erased_candidate, inject_semantics
 from ...report import Report, in_one_line
 from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from ..noise_keyed_draws import further_draws
 from .guided_model import GuidedModel
+from .placing import FRAMES, placed
 from .runs import Cancelled, Watcher
 from .set_aside import RandomStates
 
@@ -29,7 +27,7 @@ def best_finished(
     noise: Tensor,
     make: Callable[[], GuidedModel],
     sample: Callable[[Tensor, dict[str, Any]], Tensor],
-    judging: Callable[[], Judging | None],
+    judging: JudgeNeeded | None,
     report: Report,
     watcher: Watcher,
     frames: bool,
@@ -49,23 +47,24 @@ def best_finished(
     states = RandomStates(device)
 
     def plain(error: Exception) -> Tensor:
-        if not isinstance(error, JudgeError):
-            _log.exception("%s: failed, the picture is made all the same", INFOTEXT_PREFIX)
-        report.skip("selection", str(error) if isinstance(error, JudgeError) else in_one_line(error))
+        _log.exception("%s: failed, the picture is made all the same", INFOTEXT_PREFIX)
+        report.skip("selection", in_one_line(error))
         return sample(noise, {})
 
     try:
-        if frames:
-            raise JudgeError("the pictures of this batch are frames of one video")
-        model = make()
-        if unknown := model.why_unknown():
-            raise JudgeError(unknown)
-        judge = None if all(chosen_draws(settings.chosen, len(noise), None)) else judging()
+        model, left_out = make(), list[tuple[str, str]]()
+        unknown = model.why_unknown()
+        injecting = placed(settings, model, unknown, left_out)
     except Exception as error:
         return plain(error)
 
     def finish(start: Tensor) -> Tensor:
-        ordered = inject_semantics(settings, start, model, report).noise
+        before, asked = report.evaluations, model.asked_rows
+        try:
+            ordered = inject_semantics(injecting, start, model, report).noise
+        except Exception:
+            report.evaluations = before + round(model.asked_rows - asked)  # the question that failed, too
+            raise
         if rows:
             states.put_back()
             model.as_before()
@@ -74,8 +73,11 @@ def best_finished(
 
     try:
         kept = choose_finished(
-            settings, lambda k: erased_candidate(settings, draw, k), model.family, finish, report, judge, observer=watcher
-        )
+            settings, lambda k: erased_candidate(settings, draw, k), model.family, finish, report, judging,
+            observer=watcher, why_not=unknown or (FRAMES if frames else ""),
+        )  # fmt: skip
+        for what, why in left_out:
+            report.skip(what, why)
     except Cancelled as cancelled:
         raise cancelled.reason from None
     except Exception as error:

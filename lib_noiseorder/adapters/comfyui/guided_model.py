@@ -228,14 +228,16 @@ class GuidedModel:
         asked = conds if len(conds) > 1 else [*conds, None]  # the host wants two at least, and leaves out what is None
         sigma = x.new_full((len(x),), level.sigma)
         rows: list[int] = []
-        with cancelling(), self._leaving_no_trace(level, x.device):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            shown = x if self._kept is None else self._kept.shown(x, level)
-            options = self._asking(level, rows)
-            answers = comfy.samplers.calc_cond_batch(self._guider.inner_model, asked, shown, sigma, options)[: len(conds)]
-            pictures = [answer if self._kept is None else self._kept.completed(answer, level.sigma) for answer in answers]
-        paid = sum(rows) / len(x)
-        self.asked_rows += paid
+        try:
+            with cancelling(), self._leaving_no_trace(level, x.device):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                shown = x if self._kept is None else self._kept.shown(x, level)
+                options = self._asking(level, rows)
+                answers = comfy.samplers.calc_cond_batch(self._guider.inner_model, asked, shown, sigma, options)[: len(conds)]
+                pictures = [answer if self._kept is None else self._kept.completed(answer, level.sigma) for answer in answers]
+        finally:
+            paid = sum(rows) / len(x)
+            self.asked_rows += paid
         if self.reuses_answers:
             for cond, answer in zip(conds, answers):
                 self.answers.note(_question(level.sigma, cond), shown, answer)

@@ -49,7 +49,7 @@ class PromptedJudge:
             comfy.model_management.load_models_gpu([patcher])  # decoding may have moved it away
             return given
 
-        return Judging(score, threshold(settings.judge_threshold), digest(judges_found()[self.name]))
+        return Judging(score, threshold(settings.judge_threshold), digest(judges_found()[self.name]), judge.unread)
 
 
 class NoiseJudgeNode:

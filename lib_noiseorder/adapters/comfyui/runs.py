@@ -108,7 +108,10 @@ class Run:
             lines.append("Kept: " + ", ".join(f"noise {draw}" if draw else "its own noise" for draw in report.chosen))
             lines.append('As "chosen" this gives the same noise again: ' + " ".join(map(str, report.chosen)))
         if report.scores:
-            lines.append(f"Compared: {len(report.scores[0])} noises")
+            lines.append(f"Compared: {max(map(len, report.scores))} noises")
+        if report.judge:
+            scores = ["none" if score is None else f"{score:.4g}" for score in report.kept_scores]
+            lines += [f"Score: {', '.join(scores)}", f"Judge hash: {report.judge}"]
         if report.correlation is not None:
             lines.append("Mixed in: what the model predicts for the prompt")
         lines.append(f"Cost: {report.extra_evaluations} evaluations per picture more, {report.seconds:.1f} s")

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...chosen import chosen_draws
-from ...formulas import key_timesteps
-from ...judges import JudgeError
-from ...judging import Judging
-from ...ordering import judged_at, order_noise, starting_from_a_picture
+from ...ordering import JudgeNeeded, finishes, order_noise
 from ...report import OrderedNoise, Report, in_one_line
-from ...settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
+from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from ..noise_keyed_draws import further_draws
 from .company import CALCULATE, frames_in_the_batch
 from .finished_pictures import best_finished
 from .guided_model import GuidedModel
 from .judge import PromptedJudge
+from .placing import FRAMES, placed
 from .runs import Cancelled, Run, Runs, Watcher
 
 _log = logging.getLogger(INFOTEXT_PREFIX)
-_FRAMES = "the pictures of this batch are frames of one video"
 
 
 def sampler_wrapper(
@@ -45,6 +41,7 @@ def sampler_wrapper(
             _log.info("%s: left alone, %s", INFOTEXT_PREFIX, why_not)
             return executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *rest, **more)
         watcher = Watcher(guider.model_patcher)
+        judging = None if judge is None else partial(judge.judging, settings, guider, vae)
 
         def model() -> GuidedModel:
             return GuidedModel(executor.class_obj, guider, sigmas, extra_args, noise, latent_image, denoise_mask)
@@ -52,9 +49,6 @@ def sampler_wrapper(
         def sampled_from(start: Tensor, options: dict[str, Any]) -> Tensor:
             arguments = {**extra_args, "model_options": {**extra_args["model_options"], **options}}
             return executor(guider, sigmas, arguments, callback, start, latent_image, denoise_mask, *rest, **more)
-
-        def judging() -> Judging | None:
-            return None if judge is None else judge.judging(settings, guider, vae)
 
         def done(report: Report, sampled: Tensor) -> Tensor:
             run = Run(report, watcher, guider.inner_model.process_latent_out(sampled.to(torch.float32)))
@@ -65,7 +59,7 @@ def sampler_wrapper(
             return sampled
 
         frames = frames_in_the_batch(guider, extra_args["model_options"], len(noise))
-        if settings.selection != "off" and judged_at(settings) == 1:
+        if finishes(settings):
             report = Report.before(noise)
             device = guider.model_patcher.load_device
             return done(report, best_finished(settings, noise, model, sampled_from, judging, report, watcher, frames, device))
@@ -95,7 +89,7 @@ def _ordered(
     make: Callable[[], GuidedModel],
     watcher: Watcher,
     frames: bool,
-    judging: Callable[[], Judging | None],
+    judging: JudgeNeeded | None,
 ) -> tuple[GuidedModel | None, OrderedNoise]:
     """The model and the ordered noise; the host's own noise where the model cannot be asked, and the report says why."""
     model, draw = None, further_draws(noise)
@@ -104,23 +98,10 @@ def _ordered(
         unknown = model.why_unknown()
         if unknown and not settings.chosen:
             return None, _plain(noise, unknown)
-        if unknown:
-            ordered = order_noise(settings, draw, None)
-            ordered.report.skip("everything that asks the model", unknown)
-            return None, ordered
         left_out: list[tuple[str, str]] = []
-        settings = _placed(settings, model, left_out)  # first: how far a comparison asks depends on what is injected
-        if settings.selection != "off" and (why := _FRAMES if frames else model.why_not_compared(settings)):
-            left_out.insert(0, ("selection", why))
-            settings = _custom(settings, selection="off")
-        judge = None
-        if settings.selection != "off" and judged_at(settings) is not None and not _all_named(settings, noise):
-            try:
-                judge = judging()
-            except JudgeError as reason:
-                left_out.insert(0, ("selection", str(reason)))
-                settings = _custom(settings, selection="off")
-        ordered = order_noise(settings, draw, model, observer=watcher, judging=judge)
+        settings = placed(settings, model, unknown, left_out)  # first: how far a comparison asks depends on what is injected
+        why_not = unknown or (FRAMES if frames else model.why_not_compared(settings)) or ""
+        ordered = order_noise(settings, draw, model, observer=watcher, judging=judging, why_not=why_not)
         for what, why in left_out:
             ordered.report.skip(what, why)
         return model, ordered
@@ -133,33 +114,8 @@ def _ordered(
         return None, plain
 
 
-def _all_named(settings: NoiseOrderSettings, noise: Tensor) -> bool:
-    return all(chosen_draws(settings.chosen, len(noise), None))
-
-
 def _plain(noise: Tensor, why: str) -> OrderedNoise:
     report = Report.before(noise)
     report.mean_after, report.std_after = report.mean_before, report.std_before
     report.skip("everything", why)
     return OrderedNoise(noise, report)
-
-
-def _placed(settings: NoiseOrderSettings, model: GuidedModel, left_out: list[tuple[str, str]]) -> NoiseOrderSettings:
-    """The settings for where this sampler starts, and for the levels at which its prompts take part."""
-    if not model.starts_from_noise_alone:
-        settings = starting_from_a_picture(settings, model.denoising_strength, model.noisiest)
-    if settings.strength != 0:
-        asleep = [
-            step for step in key_timesteps(settings) if not model.is_active("positive", model.level_at(step.timestep).sigma)
-        ]
-        for step in asleep:
-            left_out.append((f"the {step.name} timestep", "the prompt is not active there"))
-        if len(asleep) == len(key_timesteps(settings)):
-            settings = _custom(settings, strength=0.0)
-        else:
-            settings = _custom(settings, **{f"{step.name}_weight": 0.0 for step in asleep})
-    return settings
-
-
-def _custom(settings: NoiseOrderSettings, **values: Any) -> NoiseOrderSettings:
-    return dataclasses.replace(settings, preset=CUSTOM, **values) if values else settings

@@ -10,39 +10,22 @@ whoever has a pipeline has it already.
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ...chosen import chosen_draws
-from ...judges import JudgeError
-from ...judging import Judging
 from ...knobs import SettingsError
-from ...ordering import erased_candidate, inject_semantics, judged_at, order_noise
 from ...report import OrderedNoise, Report, in_one_line
-from ...settings import CUSTOM, INFOTEXT_PREFIX, NoiseOrderSettings
-from ..given_settings import given_settings
-from ..noise_keyed_draws import further_draws
-from .arguments import CALLBACKS, check_call, check_pipeline, guidance_scales, has_callback, makes_videos, parameters
-from .finished_runs import FinishedRuns
-from .judge import GivenJudge, PromptedJudge, judged_by
-from .latents import Layout, drawn_as, layouts
-from .model import PipelineModel
-from .models import calls_replaced, denoising_models, why_not_asked, why_not_remembered
-from .pictures import NO_PICTURES, pictures_of
-from .probe import PipelineProbe
-from .rehearsal import RandomStates, Rehearsal, Replayed, Unusable, rehearse
+from ...settings import INFOTEXT_PREFIX
+from ..given_settings import Given
+from .arguments import has_callback
+from .judge import GivenJudge
+from .models import calls_replaced, denoising_models
+from .ordered_call import OrderedCall
+from .rehearsal import RandomStates, Unusable
 from .remembered import AnsweredModels
-from .schedule import takes_euler_steps
-
-Given = NoiseOrderSettings | Mapping[str, Any] | None
 
 
 def ordered_latents(pipe: Any, prompt: Any = None, *, settings: Given = None, judge: GivenJudge = None, **call: Any) -> Tensor:
@@ -87,7 +70,7 @@ def order_latents(
             All before the first evaluation of the denoising model. What the pipeline raises passes through, and
             leaves it as it was.
     """
-    return _Ordering(pipe, prompt, settings, judge, call, runs=False).done()
+    return OrderedCall(pipe, prompt, settings, judge, call, runs=False).done()
 
 
 class Interrupted(Exception):
@@ -124,7 +107,7 @@ def run_ordered(pipe: Any, prompt: Any = None, *, settings: Given = None, judge:
     Raises:
         Interrupted: another thread interrupted the pipeline while its model was asked, so that there is no picture.
     """
-    ordering = _Ordering(pipe, prompt, settings, judge, call, runs=True)
+    ordering = OrderedCall(pipe, prompt, settings, judge, call, runs=True)
     generators = RandomStates(call.get("generator"))
     finished = None
     try:
@@ -154,214 +137,3 @@ def run_ordered(pipe: Any, prompt: Any = None, *, settings: Given = None, judge:
         output = pipe(**own_call)
     report.reused(probe.answers.reused // ordering.pictures)
     return OrderedRun(output, ordered.noise, report)
-
-
-class _Ordering:
-    """The work of `order_latents`, and what comes before the runs of a judge of finished pictures.
-
-    Attributes:
-        own_call: the arguments of the pipeline's own call.
-        pictures: how many it makes.
-        probe: what was answered is in there; None where nothing was asked.
-        interrupted: whether another thread interrupted the pipeline.
-        finishes: whether finished pictures are judged, so that no noise is chosen before the pipeline runs.
-    """
-
-    def __init__(self, pipe: Any, prompt: Any, settings: Given, judge: GivenJudge, call: Mapping[str, Any], runs: bool):
-        """
-        Args:
-            runs: whether the pipeline's own call follows.
-        """
-        self._started = time.perf_counter()
-        self._settings = judged_by(judge, given_settings(settings))
-        self.own_call = {**call} if prompt is None else {**call, "prompt": prompt}
-        check_pipeline(pipe, self.own_call)
-        self.pictures = check_call(self.own_call)
-        named = chosen_draws(self._settings.chosen, self.pictures, None)
-        self._pipe, self._runs, self._name = pipe, runs, type(pipe).__name__
-        self.probe: PipelineProbe | None = None
-        self.interrupted = False
-        self.rehearsal = Rehearsal(self.pictures)
-        self._others = Replayed()
-        self._layout, self._draw, self._family = Layout(), further_draws(torch.zeros(self.pictures, 1)), "eps"
-        self._judge: PromptedJudge | None = None
-        self._why_not_judged = ""
-        self._spent: int | None = None
-        at = judged_at(self._settings)
-        compares = self._settings.enabled and self._settings.selection != "off" and not all(named)
-        self.finishes = compares and at == 1
-        if self.finishes and not runs:
-            what = "judge_at = 1 is about finished pictures, which run_ordered makes; here it must be below 1"
-            raise SettingsError(f"{INFOTEXT_PREFIX}: {what}")
-        if compares and at is not None:
-            self._prepare(judge)
-
-    def _prepare(self, judge: GivenJudge) -> None:
-        """Have the judge, or nothing compared."""
-        try:
-            if makes_videos(self._pipe) or (self.finishes and self.own_call.get("output_type") == "latent"):
-                raise JudgeError(NO_PICTURES)
-            self._judge = PromptedJudge.of(judge, self._settings, self.own_call, self.pictures)
-        except JudgeError as error:
-            self._why_not_judged = str(error)
-            self._settings, self.finishes = _comparing_nothing(self._settings), False
-
-    def done(self) -> OrderedNoise:
-        if getattr(self._pipe, "_interrupt", False):  # of an earlier call; the pipeline's own begins like this, too
-            self._pipe._interrupt = False
-        given = self.own_call.get("latents")
-        call = self._call_for_questions()
-        if given is not None:  # the pipeline would not draw, and so must nobody's generator be advanced
-            call["generator"] = _nobodys()
-        self.rehearsal = rehearse(self._pipe, call, self.pictures, self._others)
-        noise, drawn = self._noise()
-        self.interrupted = bool(getattr(self._pipe, "_interrupt", False))
-        unheard = why_not_asked(denoising_models(self._pipe))
-        candidates = layouts(noise, drawn)
-        ordered, layout, first = None, candidates[0], noise
-        if not self.interrupted and unheard is None:
-            ordered, layout, first = self._asked(candidates)
-        elif given is not None:
-            layout = next((one for one in candidates if one.argument(noise).shape == given.shape), layout)
-            first = self._checked(given, layout)
-        if ordered is None:
-            ordered = OrderedNoise(first, Report.before(first))
-            ordered.report.skip("everything", unheard or "interrupted")
-        elif self._why_not_judged:
-            ordered.report.skip("selection", self._why_not_judged)
-        if self._judge is not None:
-            self._judge.note_cut(ordered.report)
-        ordered.report.took(time.perf_counter() - self._started)
-        return OrderedNoise(layout.argument(ordered.noise), ordered.report)
-
-    def _call_for_questions(self) -> dict[str, Any]:
-        # some pipelines write into the dictionaries they are given
-        call = {name: dict(value) if type(value) is dict else value for name, value in self.own_call.items()}
-        for name in ("latents", *CALLBACKS):
-            call.pop(name, None)
-        if "output_type" in parameters(self._pipe):
-            call["output_type"] = "latent"
-        return call
-
-    def _noise(self) -> tuple[Tensor, Tensor]:
-        """The pipeline's own initial latents, and the draw that they are."""
-        noise = self.rehearsal.noise
-        if noise is None:
-            raise RuntimeError(f"{INFOTEXT_PREFIX}: {self._name} ended without sampling")
-        drawn = drawn_as(noise, self.rehearsal.drawn)
-        if drawn is None:
-            raise Unusable(f"{self._name} starts from more than the noise that it draws")
-        return noise, drawn
-
-    def _checked(self, given: Tensor, layout: Layout) -> Tensor:
-        own = self._own_noise
-        needed = layout.argument(own).shape
-        if given.shape != needed:
-            shapes = f"{tuple(given.shape)}, {self._name} needs {tuple(needed)}"
-            raise SettingsError(f"{INFOTEXT_PREFIX}: latents have shape {shapes}")
-        return layout.latents(given.to(own))
-
-    @property
-    def _own_noise(self) -> Tensor:
-        assert self.rehearsal.noise is not None
-        return self.rehearsal.noise
-
-    def _asked(self, candidates: Sequence[Layout]) -> tuple[OrderedNoise | None, Layout, Tensor]:
-        """What the pipeline's answers made of draw 1, the layout that it takes, and draw 1; None if it was interrupted."""
-        rehearsal, given = self.rehearsal, self.own_call.get("latents")
-        if has_callback(self.own_call):  # it may leave guidance out after the first step
-            rehearsal.slots[1:] = [1] * len(rehearsal.slots[1:])
-        shown = self._others.kept()
-        for layout in candidates:
-            first = self._own_noise if given is None else self._checked(given, layout)
-            self._layout, self._draw = layout, further_draws(first)
-            call = self._probing_call()
-
-            def pictures(x0: Tensor, call: Mapping[str, Any] = call) -> Tensor:
-                return pictures_of(self._pipe, call, rehearsal, x0, shown)
-
-            judging = None if self._judge is None or self.finishes else self._judge.judging(pictures, remembers=True)
-
-            def work(model: PipelineModel, judging: Judging | None = judging) -> OrderedNoise:
-                return self._ordered(model, judging)
-
-            try:
-                ordered = self._probed(work)
-            except Exception:
-                if (self.probe is not None and self.probe.started) or layout is candidates[-1]:
-                    raise
-                continue
-            self.interrupted = ordered is None or bool(getattr(self._pipe, "_interrupt", False))
-            return ordered, layout, first
-        raise AssertionError("there is always a candidate")
-
-    def _probing_call(self) -> dict[str, Any]:
-        latents = self._layout.argument(self._own_noise).clone()
-        return {**self._call_for_questions(), "generator": _nobodys(), "latents": latents}
-
-    def _probed(self, work: Callable[[PipelineModel], OrderedNoise]) -> OrderedNoise | None:
-        """The work, done while the pipeline answers; None if it was interrupted."""
-        call, models = self._probing_call(), denoising_models(self._pipe)
-        reuses = self._runs and not self.finishes and why_not_remembered(models) is None
-        euler = takes_euler_steps(self.rehearsal.scheduler, call) and not has_callback(self.own_call)
-
-        def with_model(probe: PipelineProbe) -> OrderedNoise:
-            return work(PipelineModel(probe, self.rehearsal, euler, reuses))
-
-        self.probe = PipelineProbe(self._pipe, self.rehearsal, self._others, with_model)
-        return self.probe.run(call, guidance_scales(self._pipe, call))
-
-    def _ordered(self, model: PipelineModel, judging: Judging | None) -> OrderedNoise:
-        if self.finishes:
-            self._family = model.family
-            return OrderedNoise(self._draw(1), Report.before(self._draw(1)))
-        try:
-            return order_noise(self._settings, self._draw, model, judging=judging)
-        except JudgeError as error:
-            if self._spent is None:  # what is injected is asked afterwards, with all this once more
-                self._spent = self.evaluations
-            ordered = order_noise(_comparing_nothing(self._settings), self._draw, model)
-            ordered.report.evaluations += self._spent
-            ordered.report.skip("selection", str(error))
-            return ordered
-
-    @property
-    def evaluations(self) -> int:
-        """How many the last probe has made per picture."""
-        return 0 if self.probe is None else self.probe.evaluations
-
-    def runs(self) -> FinishedRuns:
-        """The pipeline's runs, of which none has been made."""
-        return FinishedRuns(self._pipe, self.own_call, self.pictures, self._start)
-
-    def finish(self, runs: FinishedRuns, report: Report) -> None:
-        """Make them, and keep the best."""
-        assert self._judge is not None
-        self._report = report
-
-        def candidate(k: int) -> Tensor:
-            return erased_candidate(self._settings, self._draw, k)
-
-        runs.best(self._settings, candidate, self._family, self._judge, report)
-        report.took(time.perf_counter() - self._started)
-
-    def _start(self, noise: Tensor) -> Tensor | None:
-        """The latents of a run; None if the pipeline was interrupted while it was asked what to inject."""
-
-        def injected(model: PipelineModel | None) -> OrderedNoise:
-            return inject_semantics(self._settings, noise, model, copy.deepcopy(self._report))
-
-        ordered = injected(None) if self._settings.strength == 0 else self._probed(injected)
-        if ordered is None:
-            return None
-        vars(self._report).update(vars(ordered.report))
-        return self._layout.argument(ordered.noise)
-
-
-def _comparing_nothing(settings: NoiseOrderSettings) -> NoiseOrderSettings:
-    return dataclasses.replace(settings, preset=CUSTOM, selection="off")
-
-
-def _nobodys() -> torch.Generator:
-    """A generator whose state is of no interest."""
-    return torch.Generator().manual_seed(0)

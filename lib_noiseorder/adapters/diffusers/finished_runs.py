@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...judging import Judging
 from ...model import Draw
 from ...ordering import choose_finished
 from ...report import Report
@@ -57,9 +58,10 @@ class FinishedRuns:
         def pictures(run: Tensor) -> Tensor:
             return pictures_in(self._outputs[int(run[0])], self._pictures)
 
-        judging = judge.judging(pictures, remembers=False)
+        def judging() -> Judging:
+            return judge.judging(pictures, remembers=False)
+
         runs = choose_finished(settings, candidate, family, self._finish, report, judging, stopped=self._stopped)
-        judge.note_cut(report)
         if not self._outputs:
             return
         which = runs.tolist()

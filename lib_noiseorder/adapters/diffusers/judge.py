@@ -14,7 +14,7 @@ from ...judge_settings import MODEL, check_judge, threshold
 from ...judges import Judge, JudgeError, LoadedJudge, digest, find, load, scores_one_by_one
 from ...judging import Judging
 from ...knobs import SettingsError, shown
-from ...report import Report, in_one_line
+from ...report import in_one_line
 from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from .rehearsal import RandomStates
 
@@ -86,6 +86,8 @@ class PromptedJudge:
             found = judge if isinstance(judge, Path) else find().get(judge)
             judge = load(judge)
             which = named if found is None else digest(found)
+        if isinstance(judge, LoadedJudge):
+            judge.cut = False
         return cls(judge, which, prompts, threshold(settings.judge_threshold), call.get("generator"))
 
     def judging(self, pictures: Callable[[Tensor], Tensor], remembers: bool) -> Judging:
@@ -97,11 +99,11 @@ class PromptedJudge:
         """
 
         def score(asked: Tensor) -> Tensor:
-            if self.failed is not None:
-                raise self.failed
             for seen, given in self._known:
                 if torch.equal(seen, asked):
                     return given.clone()
+            if self.failed is not None:
+                raise self.failed
             try:
                 given = self._scores(pictures(asked), asked.device)
             except Exception as error:
@@ -111,13 +113,9 @@ class PromptedJudge:
                 self._known.append((asked.clone(), given.clone()))
             return given
 
+        if isinstance(self.judge, LoadedJudge):
+            return Judging(score, self.enough, self.digest, self.judge.unread)
         return Judging(score, self.enough, self.digest)
-
-    def note_cut(self, report: Report) -> None:
-        """Say in a report if the judge has read less than a whole prompt."""
-        if isinstance(self.judge, LoadedJudge) and self.judge.cut:
-            report.skip("the end of the prompt", f"the judge reads {self.judge.reads} tokens")
-            self.judge.cut = False
 
     def _scores(self, pictures: Tensor, device: torch.device) -> Tensor:
         states = RandomStates(self.generator)

@@ -23,14 +23,14 @@ class PipelineModel:
     def __init__(self, probe: PipelineProbe, rehearsal: Rehearsal, takes_euler_steps: bool, reuses_answers: bool):
         """
         Args:
-            takes_euler_steps: what the scheduler does; guidance that bends or changes spoils it.
+            takes_euler_steps: whether the pipeline does, as far as it is followed; guidance that bends spoils it.
             reuses_answers: whether the call that follows is answered from memory where it can be.
         """
         guidance, slots = probe.guidance, rehearsal.slots[0]
         self._probe = probe
         self._schedule = Schedule(rehearsal.scheduler, rehearsal.timesteps)
         self.guidance = guidance.scale if slots > 1 else 1.0
-        self.takes_euler_steps = takes_euler_steps and guidance.linear and rehearsal.steady
+        self.takes_euler_steps = takes_euler_steps and guidance.linear
         self.reuses_answers = reuses_answers and not probe.ambiguous
         self.cond_evaluations = slots if probe.whole else 1
         self.pair_evaluations = slots if slots > 1 else 2

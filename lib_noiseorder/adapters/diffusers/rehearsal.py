@@ -104,8 +104,8 @@ class Rehearsal:
     """Evaluations per picture of every step."""
     asked: bool = False
     """Whether a model was asked at all."""
-    steady: bool = True
-    """Whether guidance is the same at the first half of the steps."""
+    steady: int = 0
+    """How many of the first steps ask as often as the very first, under the same guidance."""
 
     @property
     def evaluations(self) -> int:
@@ -200,15 +200,13 @@ class Rehearsing:
         as_sample(self._name, output, sample)
         if seen.noise is not None and not torch.allclose(sample, seen.noise, rtol=1e-3, atol=1e-3):
             raise Unusable(f"{self._name} mixes something into its latents between the steps")
-        if seen.noise is None:
+        if self._output is None:
             seen.noise, self._output = sample.clone(), output.clone()
-        elif self._slots == seen.slots[0] and index < (len(scheduler.timesteps) + 1) // 2:
-            assert self._output is not None
-            seen.steady = seen.steady and bool(torch.allclose(output, self._output, rtol=1e-3, atol=1e-3))
-        elif self._slots != seen.slots[0] and index < (len(scheduler.timesteps) + 1) // 2:
-            seen.steady = False
         seen.timesteps.append(float(timestep))
         seen.slots.append(self._slots)
+        as_the_first = self._slots == seen.slots[0] and torch.allclose(output, self._output, rtol=1e-3, atol=1e-3)
+        if as_the_first and seen.steady == index:
+            seen.steady += 1
         self._slots = 0
         if index + 1 == len(scheduler.timesteps):
             raise _Over

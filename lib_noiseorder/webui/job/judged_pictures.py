@@ -15,10 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...answers import value_replaced
-from ...judge_settings import threshold
+from ...judge_settings import MODEL, threshold
 from ...judges import JudgeError, LoadedJudge, digest, find, load, scores_one_by_one
 from ...judging import Judging
-from ...report import Report
 from ...settings import NoiseOrderSettings
 from ..model.checkpoint import checkpoint_of
 
@@ -44,6 +43,11 @@ def judges_found() -> dict[str, Path]:
     return find([judges_folder()])
 
 
+def judges_menu() -> list[str]:
+    """What a menu of judges lists: the model itself, then those that are found."""
+    return [MODEL, *judges_found()]
+
+
 class PictureJudge:
     """One batch's judge.
 
@@ -59,23 +63,21 @@ class PictureJudge:
         found = judges_found().get(settings.judge)
         self.digest = "" if found is None else digest(found)
         self._judge = _loaded(settings.judge, self.digest)
+        self._judge.cut = False
         prompts = getattr(p, "hr_prompts", None) if getattr(p, "is_hr_pass", False) else None
         self._prompts = [plain_text(prompt, p.steps) for prompt in prompts or p.prompts]
         self._enough = threshold(settings.judge_threshold)
 
     def of_predictions(self) -> Judging:
         """For what the model sees coming: decoded by the small VAE where it is there, else by the whole one."""
-        return Judging(lambda latents: self._score(latents, _predicted), self._enough, self.digest)
+        return self._judging(_predicted)
 
     def of_finished(self) -> Judging:
         """For finished latents: decoded as the host will do it."""
-        return Judging(lambda latents: self._score(latents, _finished), self._enough, self.digest)
+        return self._judging(_finished)
 
-    def note_cut(self, report: Report) -> None:
-        """Say in a report if the judge has read less than a whole prompt."""
-        if self._judge.cut:
-            report.skip("the end of the prompt", f"the judge reads {self._judge.reads} tokens")
-            self._judge.cut = False
+    def _judging(self, decoded: Callable[[Tensor], Image.Image]) -> Judging:
+        return Judging(lambda latents: self._score(latents, decoded), self._enough, self.digest, self._judge.unread)
 
     def _score(self, latents: Tensor, decoded: Callable[[Tensor], Image.Image]) -> Tensor:
         if latents.ndim != 4:

@@ -14,15 +14,13 @@ from modules.shared import state
 from torch import Tensor
 
 from ...answers import Answers
-from ...chosen import chosen_draws
-from ...judges import JudgeError
 from ...model import Draw
 from ...ordering import (
     choose,
     choose_finished,
     erased_candidate,
+    finishes,
     inject_semantics,
-    judged_at,
     starting_from_a_picture,
 )
 from ...report import Report, in_one_line
@@ -86,7 +84,7 @@ class SamplerPass:
         asked_for = ["selection"] * chooses(settings) + ["injection"] * (settings.strength != 0)
         try:
             if asked_for:
-                ordered = ask_model(sampling, unit, lambda model: self._work(sampling, unit, model))
+                ordered = self._asked(sampling, unit, lambda model: self._work(sampling, unit, model))
             else:
                 ordered = inject_semantics(settings, unit, None, self.report).noise
             if self._shown and self.changes_noise:
@@ -107,8 +105,7 @@ class SamplerPass:
     @property
     def finishes(self) -> bool:
         """Whether the sampler itself is to make a finished picture of every noise that is compared."""
-        settings = self._settings
-        return settings.selection != "off" and judged_at(settings) == 1
+        return finishes(self._settings)
 
     def best_finished(self, sampling: Sampling, noise: Tensor, sample: Callable[[Tensor], Tensor]) -> Tensor:
         """The finished latents that a judge prefers; the host's own run from the noise if anything fails before there are any.
@@ -127,20 +124,18 @@ class SamplerPass:
         try:
             if self._is_replaced(unit):
                 raise CannotAsk("another script replaced the noise")
-            judge = PictureJudge(sampling.p, settings) if self._compares(settings) else None
             latents = choose_finished(
                 settings, self._candidates(settings, unit), family_of(checkpoint_of(sampling.p.sd_model)), finish, report,
-                judge and judge.of_finished(), seeds=self._seeds, observer=Watching(self._shown), stopped=_stopped,
+                lambda: PictureJudge(sampling.p, settings).of_finished(), seeds=self._seeds, observer=Watching(self._shown),
+                stopped=_stopped,
             )  # fmt: skip
-            if judge:
-                judge.note_cut(report)
             if self._shown:
                 self._shown.compared(report, finished=True)
             return latents
         except Exception as error:
             if again.rows:  # it is the host's sampler that fails
                 raise
-            if isinstance(error, (CannotAsk, JudgeError)):
+            if isinstance(error, CannotAsk):
                 report.skip("selection", str(error))
             else:
                 self._skip("selection", error)
@@ -175,23 +170,14 @@ class SamplerPass:
         settings, report, watching = self._settings, self.report, Watching(self._shown)
         if sampling.latent is not None:
             settings = starting_from_a_picture(settings, sampling.p.denoising_strength, model.noisiest)
-        judge = None
         if chooses(settings) and self._is_replaced(unit):
             report.skip("selection", "another script replaced the noise")
             settings = dataclasses.replace(settings, preset=CUSTOM, selection="off", chosen="")
-        elif judged_at(settings) is not None and self._compares(settings):
-            try:
-                judge = PictureJudge(sampling.p, settings)
-            except JudgeError as reason:
-                report.skip("selection", str(reason))
-                settings = dataclasses.replace(settings, preset=CUSTOM, selection="off")
         candidates = self._candidates(settings, unit)
         noise = self._chosen = choose(
-            settings, candidates, model, report,
-            seeds=self._seeds, observer=watching, judging=judge and judge.of_predictions(),
+            settings, candidates, model, report, seeds=self._seeds, observer=watching,
+            judging=lambda: PictureJudge(sampling.p, settings).of_predictions(),
         )  # fmt: skip
-        if judge:
-            judge.note_cut(report)
         if report.reusable_evaluations:
             self._answers = model.answers
             self._answers.most = report.reusable_evaluations * self._rows  # samplers' second steps may be Euler steps, too
@@ -207,10 +193,6 @@ class SamplerPass:
         """Whether the sampler was given other noise than ours."""
         return not torch.allclose(unit, self._given[: len(unit)].to(unit), atol=1e-4)
 
-    def _compares(self, settings: NoiseOrderSettings) -> bool:
-        """Whether there is a picture whose draw is not named."""
-        return settings.selection != "off" and not all(chosen_draws(settings.chosen, self._rows, self._seeds))
-
     def _injected(self, sampling: Sampling, unit: Tensor) -> Tensor:
         """A noise with what the settings inject."""
         settings, report = self._settings, self.report
@@ -223,7 +205,20 @@ class SamplerPass:
                 placed = starting_from_a_picture(settings, sampling.p.denoising_strength, model.noisiest)
             return inject_semantics(placed, unit, model, report).noise
 
-        return ask_model(sampling, unit, work)
+        return self._asked(sampling, unit, work)
+
+    def _asked(self, sampling: Sampling, unit: Tensor, work: Callable[[HostModel], Tensor]) -> Tensor:
+        """What `work` makes of the model; if it fails, the report counts the question that failed, too."""
+        report, before = self.report, self.report.evaluations
+
+        def counted(model: HostModel) -> Tensor:
+            try:
+                return work(model)
+            except Exception:
+                report.evaluations = before + model.answers.asked // self._rows
+                raise
+
+        return ask_model(sampling, self._settings, unit, counted)
 
     def _before_the_change(self) -> Tensor:
         """The noise that was chosen, where one was, else the host's own."""

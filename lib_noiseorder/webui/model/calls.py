@@ -10,7 +10,9 @@ from typing import Any
 from modules import sd_samplers
 from modules.shared import opts
 
-from ...plans import SamplerRun, most_followed
+from ...ordering import furthest_followed, run_under
+from ...plans import SamplerRun
+from ...settings import NoiseOrderSettings
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,23 @@ class Calls:
     def reuses_answers(self) -> bool:
         return self.asks_the_same and self._as_questions > 0
 
-    @property
-    def takes_euler_steps(self) -> bool:
+    def takes_euler_steps(self, settings: NoiseOrderSettings) -> bool:
+        """Whether steps taken beforehand meet the sampler's latents, as far as a comparison under these settings follows it."""
         joined_otherwise = self.guidance == 1 and self.prompts > 1  # than a question with the prompts alone joins them
-        return self.euler and not joined_otherwise and self._as_questions >= most_followed(len(self.sigmas))
+        return self.euler and not joined_otherwise and self._as_questions >= furthest_followed(settings, len(self.sigmas))
 
-    @property
-    def run(self) -> SamplerRun:
-        """In the plans' terms."""
-        return SamplerRun(
+    def run(self, settings: NoiseOrderSettings) -> SamplerRun:
+        """In the plans' terms, for a comparison under these settings."""
+        run = SamplerRun(
             self.guidance,
             steps=len(self.sigmas),
-            takes_euler_steps=self.takes_euler_steps,
+            takes_euler_steps=self.takes_euler_steps(settings),
             reuses_answers=self.reuses_answers,
             cond_evaluations=self.cond_evaluations,
             pair_evaluations=self.pair_evaluations,
             sampler_evaluations=self.sampler_evaluations,
         )
+        return run_under(settings, run)
 
     @property
     def _as_questions(self) -> int:

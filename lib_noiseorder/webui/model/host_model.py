@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...answers import Answers, step_rounding, value_replaced
 from ...model import NoiseLevel
+from ...settings import NoiseOrderSettings
 from .calls import Calls
 from .checkpoint import asks_the_same, checkpoint_of, family_of, follows_freely, module_of, why_one_by_one
 from .company import check_can_be_asked, left_out
@@ -36,6 +37,7 @@ class HostModel:
     def __init__(
         self,
         p: Any,
+        settings: NoiseOrderSettings,
         guided_denoiser: Any,
         extra_args: dict[str, Any],
         latent: Tensor | None,
@@ -46,13 +48,14 @@ class HostModel:
         """
         Args:
             p: the job; its `sampler` is about to be called.
+            settings: what the model is asked for.
             guided_denoiser: the host's CFGDenoiser of the probe, ready to be called with `extra_args`.
             latent: what img2img starts from [B, …]; None in txt2img.
             noise_multiplier: the host's factor on img2img's noise.
             pictures: B.
             steps: the host's own argument of that name, which its hires pass has.
         """
-        self._p = p
+        self._p, self._settings = p, settings
         self._pictures = pictures
         self._denoiser = guided_denoiser
         self._arguments = extra_args
@@ -88,7 +91,7 @@ class HostModel:
 
     @property
     def takes_euler_steps(self) -> bool:
-        return self._calls.takes_euler_steps
+        return self._calls.takes_euler_steps(self._settings)
 
     @property
     def reuses_answers(self) -> bool:

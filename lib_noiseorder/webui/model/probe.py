@@ -20,6 +20,7 @@ from modules.shared import opts, state
 from torch import Tensor
 
 from ...answers import is_replaced, value_replaced
+from ...settings import NoiseOrderSettings
 from .checkpoint import checkpoint_of
 from .host_model import HostModel
 from .sampler_sigmas import calls_per_step
@@ -47,7 +48,7 @@ class Sampling:
     """The host's own argument of that name, which its hires pass has."""
 
 
-def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T]) -> T:
+def ask_model(sampling: Sampling, settings: NoiseOrderSettings, noise: Tensor, work: Callable[[HostModel], T]) -> T:
     """Run `work` with the loaded checkpoint, inside the host's own sampling environment.
 
     Everything the probe touches on the way (infotext parameters, progress, refiner, what samplers write into the model's
@@ -55,6 +56,7 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
 
     Args:
         sampling: the arguments of the host's sampler call.
+        settings: what is asked for.
         noise: [B, …] on the sampler's device; only its shape is used.
         work: gets the model; its result is returned.
 
@@ -80,7 +82,7 @@ def ask_model(sampling: Sampling, noise: Tensor, work: Callable[[HostModel], T])
         if not k_diffusion:
             put_back()
         try:
-            host = HostModel(p, model, extra_args, sampling.latent, sampling.noise_multiplier, len(x), sampling.steps)
+            host = HostModel(p, settings, model, extra_args, sampling.latent, sampling.noise_multiplier, len(x), sampling.steps)
             outcome.append(work(host))
         except Exception as error:  # the host's clean-up after the steps must run
             failure.append(error)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 from modules import sd_samplers
 
-from ...chosen import chosen_draws, of_hires_pass
+from ...chosen import all_named, of_hires_pass
 from ...formulas import key_timesteps
-from ...ordering import judged_at, planned, run_under
+from ...ordering import compares, finishes, judged_at, planned
 from ...plans import in_steps, smallest_extra_cost
 from ...report import Report
 from ...settings import NoiseOrderSettings
@@ -86,7 +86,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
     nothing_asked = settings.selection == "off" and settings.strength == 0
     if nothing_asked and not settings.chosen and settings.erasure_samples == settings.noise_scale == 1:
         return "These settings leave the noise as it is: the picture is the plain one.", True
-    if settings.selection != "off" and settings.selection_draws == 1 and not _all_named(settings, page.seeds):
+    if settings.selection_draws == 1 and compares(settings, len(page.seeds), page.seeds):
         return "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more.", True
     if loaded and loaded.unreadable and (settings.selection != "off" or settings.strength != 0):
         return f"{loaded.unreadable[0].upper()}{loaded.unreadable[1:]}. Nothing is asked.", True
@@ -103,9 +103,8 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
     if line:
         sentences.append(line)
     elif not nothing:
-        sentences.append(
-            "A noise is kept for this seed: no extra cost" if _all_named(settings, page.seeds) else "No extra cost"
-        )
+        kept = all_named(settings.chosen, len(page.seeds), page.seeds)
+        sentences.append("A noise is kept for this seed: no extra cost" if kept else "No extra cost")
     if settings.compare_with_off and not page.script:
         sentences.append("The pictures without it double the time")
     return ". ".join(sentences) + ("." if nothing else ""), nothing
@@ -113,7 +112,7 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
 
 def _too_little(settings: NoiseOrderSettings, calls: Calls) -> str:
     few = f"With {in_steps(len(calls.sigmas))}, an extra cost of {settings.extra_cost:g} is too little to compare noises"
-    enough = smallest_extra_cost(run_under(settings, calls.run), judged_at(settings))
+    enough = smallest_extra_cost(calls.run(settings), judged_at(settings))
     return f"{few}. None are compared" + ("" if enough is None else f"; {enough:g} would do")
 
 
@@ -123,8 +122,8 @@ def _work(settings: NoiseOrderSettings, page: Page, calls: Calls, cost: _Cost, s
         return ""
     parts = []
     if cost.noises > 1:
-        finishes = judged_at(settings) == 1
-        parts.append(f"finishes a picture of {cost.noises} noises each" if finishes else f"compares {cost.noises} noises")
+        finished = finishes(settings)
+        parts.append(f"finishes a picture of {cost.noises} noises each" if finished else f"compares {cost.noises} noises")
     if settings.strength != 0:
         times = len(key_timesteps(settings))
         parts.append(f"asks the model {times} time{'' if times == 1 else 's'}")
@@ -163,9 +162,9 @@ class _Cost:
 
 def _cost(settings: NoiseOrderSettings, calls: Calls, seeds: tuple[str, ...]) -> _Cost:
     asked = len(key_timesteps(settings)) * calls.cond_evaluations if settings.strength != 0 else 0
-    if settings.selection == "off" or _all_named(settings, seeds):
+    if not compares(settings, len(seeds), seeds):
         return _Cost(0, asked)
-    run = run_under(settings, calls.run)
+    run = calls.run(settings)
     plan = planned(settings, run)
     return _Cost(plan.draws, asked + plan.extra_evaluations(run))
 
@@ -177,7 +176,3 @@ def _is_sampler(name: str) -> bool:
 
 def _is_scheduler(name: str) -> bool:
     return name in getattr(sys.modules.get("modules.sd_schedulers"), "schedulers_map", {})
-
-
-def _all_named(settings: NoiseOrderSettings, seeds: tuple[str, ...]) -> bool:
-    return all(chosen_draws(settings.chosen, len(seeds), seeds))

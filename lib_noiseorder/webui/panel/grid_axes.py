@@ -10,6 +10,7 @@ from modules import scripts
 
 from ...chosen import check_with_seeds
 from ...settings import INFOTEXT_PREFIX, KNOBS, Knob, NoiseOrderSettings, SettingsError
+from ..job.judged_pictures import judges_menu
 
 _ON_JOB = "_noise_order_axes"
 _MODULES = ("xyz_grid.py", "scripts.xyz_grid")
@@ -67,8 +68,6 @@ class _Reading:
 
 
 def _axis(make: Callable[..., Any], knob: Knob) -> Any:
-    listed = knob.kind is bool or bool(knob.choices)
-
     def turn(p: Any, value: Any, values: list[Any]) -> None:
         setattr(p, _ON_JOB, {**getattr(p, _ON_JOB, {}), knob.name: value})
 
@@ -86,5 +85,13 @@ def _axis(make: Callable[..., Any], knob: Knob) -> Any:
         _Reading(knob),
         turn,
         confirm=check,
-        choices=(lambda: list(knob.choices) or ["True", "False"]) if listed else None,
+        choices=_choices(knob),
     )
+
+
+def _choices(knob: Knob) -> Callable[[], list[str]] | None:
+    """What the grid script lists for an axis, looked up anew every time; None where a value is typed."""
+    if knob.name == "judge":
+        return judges_menu
+    listed = list(knob.choices) or ["True", "False"] * (knob.kind is bool)
+    return (lambda: [*listed]) if listed else None

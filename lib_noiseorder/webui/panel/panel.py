@@ -25,7 +25,7 @@ from ...settings import (
     SettingsError,
     chosen_in,
 )
-from ..job.judged_pictures import HOW_TO_GET_ONE, judges_found
+from ..job.judged_pictures import HOW_TO_GET_ONE, judges_menu
 from ..model.beforehand import Loaded
 from .cost_line import Page, Timing, cost_line, in_effect
 from .pasting import pasted, pasted_values
@@ -144,7 +144,7 @@ class Panel:
         if knob.choices:
             return gr.Dropdown(choices=list(knob.choices), **common)
         if knob.name == "judge":  # another machine's picture may name one that is not here
-            return gr.Dropdown(choices=self._judges(), allow_custom_value=True, **common)
+            return gr.Dropdown(choices=judges_menu(), allow_custom_value=True, **common)
         if knob.check:
             return gr.Textbox(max_lines=1, placeholder=_PLACEHOLDERS.get(knob.name), **common)
         assert knob.minimum is not None and knob.maximum is not None
@@ -186,9 +186,6 @@ class Panel:
         self._refresh.click(self._refreshed, [preset, self._menu], refreshed, **at_once)
         about = {_IN_THE_BROWSER: f"(page, ...settings) => [noiseOrder.page('{self._tab}'), ...settings]"}
         self._reckon.click(self._reckoned, [self._page, *self.components], [self._cost], **at_once, **about)
-
-    def _judges(self) -> list[str]:
-        return [KNOB["judge"].default, *judges_found()]
 
     def _choices(self) -> list[str]:
         try:
@@ -235,7 +232,7 @@ class Panel:
         stays = shown in choices and (shown not in PRESETS or shown == preset)
         menu = gr.update(choices=choices) if stays else gr.update(choices=choices, value=preset)
         message = self._said(self._saved.notice) if self._saved.notice else gr.update()
-        return [menu, *decided, message, gr.update(choices=self._judges())]
+        return [menu, *decided, message, gr.update(choices=judges_menu())]
 
     def _reckoned(self, page: str, *values: Any) -> str:
         """The cost line; for the page's script which controls have an effect, and whether the formulas are in use."""
