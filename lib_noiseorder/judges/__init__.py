@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 __all__ = [
-    "MARGIN", "Judge", "JudgeError", "LoadedJudge", "digest", "find", "load", "on_device", "scores", "scores_one_by_one",
-    "why_not",
+    "MARGIN", "Judge", "JudgeError", "LoadedJudge", "digest", "find", "load", "load_once", "on_device", "scores",
+    "scores_one_by_one", "why_not",
 ]  # fmt: skip
 
 Judge = Callable[[Tensor, Sequence[str]], Tensor]
@@ -117,6 +118,26 @@ def load(judge: str | Path, folders: Sequence[str | Path] = (), hub: Path | None
         raise JudgeError(f"the judge {name} cannot be loaded: {missing.reason}{would_help}") from missing
     except Exception as error:
         raise JudgeError(f"the judge {name} cannot be loaded ({_said(error)})") from error
+
+
+def load_once(judge: str | Path, folders: Sequence[str | Path] = (), hub: Path | None = None) -> tuple[LoadedJudge, str]:
+    """`load`, unless it is the judge that was loaded last, to the byte, which stays in the computer's memory; with its digest.
+
+    It has read nothing yet, as far as `cut` tells. The digest is "" where the judge has no file of its own.
+    """
+    hub = hub or hub_cache()
+    path = judge if isinstance(judge, Path) else find(folders, hub).get(judge)
+    which = ""
+    with suppress(OSError):  # a broken folder: `load` says in which way
+        which = digest(path) if path else ""
+    loaded = _loaded(judge, tuple(map(str, folders)), hub, which)
+    loaded.cut = False
+    return loaded, which
+
+
+@lru_cache(maxsize=1)
+def _loaded(judge: str | Path, folders: tuple[str, ...], hub: Path, of_digest: str) -> LoadedJudge:
+    return load(judge, folders, hub)
 
 
 def _looked_for(name: str, folders: Sequence[str | Path], hub: Path) -> str:

@@ -399,6 +399,21 @@ def test_a_digest_is_of_the_bytes(copied, clip):
         assert judges.digest(copied) == first
 
 
+def test_a_judge_is_read_once_and_again_when_its_bytes_are_others(copied, tmp_path):
+    name = copied.name
+    first, which = judges.load_once(name, [copied.parent], tmp_path)
+    first.cut = True
+    again, same = judges.load_once(name, [copied.parent], tmp_path)
+    assert again is first and same == which == judges.digest(copied) and not again.cut
+    config = copied / "config.json"
+    config.write_text(config.read_text() + "\n")
+    other, another = judges.load_once(name, [copied.parent], tmp_path)
+    assert other is not first and another != which
+    config.unlink()
+    with pytest.raises(JudgeError, match=r"config\.json"):
+        judges.load_once(name, [copied.parent], tmp_path)
+
+
 # -- what a folder may lack ----------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...judge_settings import threshold
-from ...judges import JudgeError, digest, find, load, scores_one_by_one
+from ...judges import JudgeError, find, load_once, scores_one_by_one
 from ...judging import Judging
 from ...settings import NoiseOrderSettings
 
@@ -40,7 +40,7 @@ class PromptedJudge:
 
         if vae is None:
             raise JudgeError("a judge sees pictures: connect a VAE to Noise Order, too")
-        judge, patcher = load(self.name, [judges_folder()]), guider.model_patcher
+        (judge, which), patcher = load_once(self.name, [judges_folder()]), guider.model_patcher
 
         def score(latents: Tensor) -> Tensor:
             pictures = torch.cat([_decoded(vae, row) for row in _latents_out(guider, latents).split(1)])
@@ -49,7 +49,7 @@ class PromptedJudge:
             comfy.model_management.load_models_gpu([patcher])  # decoding may have moved it away
             return given
 
-        return Judging(score, threshold(settings.judge_threshold), digest(judges_found()[self.name]), judge.unread)
+        return Judging(score, threshold(settings.judge_threshold), which, judge.unread)
 
 
 class NoiseJudgeNode:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...judge_settings import MODEL, check_judge, threshold
-from ...judges import Judge, JudgeError, LoadedJudge, digest, find, load, scores_one_by_one
+from ...judges import Judge, JudgeError, LoadedJudge, load_once, scores_one_by_one
 from ...judging import Judging
 from ...knobs import SettingsError, shown
 from ...report import in_one_line
@@ -82,10 +82,7 @@ class PromptedJudge:
         if callable(judge):
             which = named
         else:
-            judge = _folder(judge) or judge or named
-            found = judge if isinstance(judge, Path) else find().get(judge)
-            judge = load(judge)
-            which = named if found is None else digest(found)
+            judge, which = load_once(_folder(judge) or judge or named)
         if isinstance(judge, LoadedJudge):
             judge.cut = False
         return cls(judge, which, prompts, threshold(settings.judge_threshold), call.get("generator"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from ...answers import value_replaced
 from ...judge_settings import MODEL, threshold
-from ...judges import JudgeError, LoadedJudge, digest, find, load, scores_one_by_one
+from ...judges import JudgeError, find, load_once, scores_one_by_one
 from ...judging import Judging
 from ...settings import NoiseOrderSettings
 from ..model.checkpoint import checkpoint_of
@@ -60,10 +59,7 @@ class PictureJudge:
         Raises:
             JudgeError: there is no judge of that name, or it cannot be loaded.
         """
-        found = judges_found().get(settings.judge)
-        self.digest = "" if found is None else digest(found)
-        self._judge = _loaded(settings.judge, self.digest)
-        self._judge.cut = False
+        self._judge, self.digest = load_once(settings.judge, [judges_folder()])
         prompts = getattr(p, "hr_prompts", None) if getattr(p, "is_hr_pass", False) else None
         self._prompts = [plain_text(prompt, p.steps) for prompt in prompts or p.prompts]
         self._enough = threshold(settings.judge_threshold)
@@ -87,12 +83,6 @@ class PictureJudge:
         given = scores_one_by_one(self._judge, pictures, self._prompts[: len(pictures)], shared.device)
         checkpoint_of(shared.sd_model).bring_back()
         return given
-
-
-@lru_cache(maxsize=1)
-def _loaded(name: str, of_digest: str) -> LoadedJudge:
-    """The judge that was used last stays in the computer's memory: reading a large one takes seconds."""
-    return load(name, [judges_folder()])
 
 
 def plain_text(prompt: str, steps: int) -> str:
