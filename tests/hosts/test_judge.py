@@ -34,9 +34,14 @@ def judges(host, tmp_path_factory):
         folder = Path(paths_internal.models_path) / "noise_order_judges"
     else:
         folder = host.server.path / "models/noise_order_judges"
+    own = set(folder.iterdir()) if folder.is_dir() else None
     shutil.copytree(packaged.folder("judge"), folder / JUDGE, dirs_exist_ok=True)
     yield folder
-    shutil.rmtree(folder)
+    if own is None:
+        shutil.rmtree(folder)
+    else:
+        for made in set(folder.iterdir()) - own:
+            shutil.rmtree(made)
 
 
 @pytest.fixture(autouse=True)
@@ -98,6 +103,17 @@ def test_where_the_negative_prompt_is_left_out_late_it_costs_what_was_announced(
     counted = judged.evaluations - plain.evaluations
     assert judged["Noise Order skipped"] is None
     assert announced(judged["Panel said"]) == float(judged["Noise Order evaluations"]) == counted <= 4 * plain.evaluations
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Heun", "DPM2"])
+def test_finished_pictures_cost_what_was_announced_with_samplers_of_second_order_too(host, sampler):
+    if not has(host, sampler):
+        pytest.skip("the double has no such sampler")
+    payload = {"steps": 6, "sampler_name": sampler}
+    plain = make(host, "txt2img", payload)
+    judged = make(host, "txt2img", payload, **noise_order(**FINISHED))
+    counted = judged.evaluations - plain.evaluations
+    assert announced(judged["Panel said"]) == float(judged["Noise Order evaluations"]) == counted == 2 * plain.evaluations
 
 
 def test_no_picture_depends_on_another(host):

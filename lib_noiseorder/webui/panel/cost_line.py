@@ -92,12 +92,13 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
         return f"{loaded.unreadable[0].upper()}{loaded.unreadable[1:]}. Nothing is asked.", True
     kind = loaded or Loaded("eps")  # of a family nothing is asked here
     calls = kind.calls(page.first)
-    cost = _cost(settings, calls, page.seeds)
+    cost = _cost(settings, calls, page.seeds, page.first.sampler)
     nothing = settings.selection != "off" and cost.noises == 1
     sentences = [_too_little(settings, calls)] if nothing else []
     line = _work(settings, page, calls, cost, seconds)
     if page.hires and settings.hires_pass:
-        again = _cost(replace(settings, chosen=of_hires_pass(settings.chosen)), kind.calls(page.hires), page.seeds)
+        named = replace(settings, chosen=of_hires_pass(settings.chosen))
+        again = _cost(named, kind.calls(page.hires), page.seeds, page.hires.sampler)
         if again.extra:
             line += f"{'; ' if line else ''}{again.extra} more in the hires pass"
     if line:
@@ -160,13 +161,16 @@ class _Cost:
     extra: int
 
 
-def _cost(settings: NoiseOrderSettings, calls: Calls, seeds: tuple[str, ...]) -> _Cost:
+def _cost(settings: NoiseOrderSettings, calls: Calls, seeds: tuple[str, ...], sampler: str) -> _Cost:
     asked = len(key_timesteps(settings)) * calls.cond_evaluations if settings.strength != 0 else 0
     if not compares(settings, len(seeds), seeds):
         return _Cost(0, asked)
     run = calls.run(settings)
     plan = planned(settings, run)
-    return _Cost(plan.draws, asked + plan.extra_evaluations(run))
+    extra = plan.extra_evaluations(run)
+    if plan.finishes and makes_two_calls_a_step(sampler):  # all of its steps but the last
+        extra = round(extra * (2 - 1 / run.steps))
+    return _Cost(plan.draws, asked + extra)
 
 
 def _is_sampler(name: str) -> bool:
