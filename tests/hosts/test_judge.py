@@ -182,8 +182,10 @@ def test_named_pictures_are_those_of_the_batch_that_chose_them_though_the_judge_
 
 @pytest.mark.parametrize("noise", [1, 2])
 @pytest.mark.parametrize("question", [1, 3])
-def test_an_injection_that_fails_ends_the_comparison_with_all_counted(noise, question):
-    host, plain = DoubleHost("flow"), DoubleHost("flow").txt2img(cfg_scale=1)
+def test_an_injection_that_fails_ends_the_comparison_with_all_counted(host, noise, question):
+    if not (isinstance(host, DoubleHost) and host.family.flow):
+        pytest.skip("does not apply: the network of the flow double fails on demand")
+    plain = host.txt2img(cfg_scale=1)
     asked = []
 
     def spoil(answer):
