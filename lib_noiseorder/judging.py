@@ -30,8 +30,9 @@ class Judging:
     """Why it has read less than a whole prompt so far; empty where it has not."""
 
     def passed(self, scores: Tensor) -> Tensor:
-        """Which of these scores are good enough, [B]."""
-        return torch.zeros_like(scores, dtype=torch.bool) if self.enough is None else scores >= self.enough
+        """Which of these scores are good enough, [B]; an infinite one says nothing."""
+        good = torch.isfinite(scores)
+        return torch.zeros_like(good) if self.enough is None else good & (scores >= self.enough)
 
 
 def best_of(

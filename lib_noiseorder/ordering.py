@@ -29,6 +29,7 @@ the comparison alone."""
 Denoiser = Callable[[Tensor, float], Tensor]
 """`denoiser(noise, timestep)`: the prediction along the noise (eps, or a flow model's velocity), of the noise's shape, for
 unit-variance pure noise [B, …] at a key timestep. Enough for injection, where there is no `Model`."""
+_ONE_DRAW = "selection_draws = 1 leaves nothing to compare"
 
 
 def order_noise(
@@ -173,7 +174,8 @@ def choose_finished(
 
     judge = None
     if not all(given) and (why_not or draws == 1):
-        report.skip("selection", why_not or f"extra_cost = {settings.extra_cost:g} buys no second picture; 1 would")
+        too_little = f"extra_cost = {settings.extra_cost:g} buys no second picture; 1 would"
+        report.skip("selection", why_not or (_ONE_DRAW if settings.selection_draws == 1 else too_little))
     elif not all(given):
         try:
             judge = _named_judge(settings, judging)
@@ -263,7 +265,7 @@ def _selected(
     run = run_under(settings, SamplerRun.of(model))
     plan = planned(settings, run)
     if settings.selection_draws == 1:
-        report.skip("selection", "selection_draws = 1 leaves nothing to compare")
+        report.skip("selection", _ONE_DRAW)
         return first
     if plan.draws == 1:
         enough = smallest_extra_cost(run, judged_at(settings))

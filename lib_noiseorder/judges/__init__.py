@@ -128,7 +128,7 @@ def load_once(judge: str | Path, folders: Sequence[str | Path] = (), hub: Path |
     hub = hub or hub_cache()
     path = judge if isinstance(judge, Path) else find(folders, hub).get(judge)
     which = ""
-    with suppress(OSError):  # a broken folder: `load` says in which way
+    with suppress(OSError, ValueError):  # a broken folder: `load` says in which way
         which = digest(path) if path else ""
     loaded = _loaded(judge, tuple(map(str, folders)), hub, which)
     loaded.cut = False

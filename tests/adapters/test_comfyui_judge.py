@@ -3,6 +3,7 @@
 import math
 import re
 import shutil
+import time
 
 import pytest
 import torch
@@ -12,7 +13,21 @@ from lib_noiseorder import judges
 from lib_noiseorder.tools.lab import packaged
 
 from . import comfyui
-from .comfyui_graphs import JUDGE, OFF, ON, custom, difference, evaluations_of, graph, judged, node, said, sampled, second_pass
+from .comfyui_graphs import (
+    JUDGE,
+    OFF,
+    ON,
+    custom,
+    difference,
+    evaluations_of,
+    graph,
+    judged,
+    node,
+    part_of_the_steps,
+    said,
+    sampled,
+    second_pass,
+)
 
 pytestmark = pytest.mark.needs("ComfyUI", fixture="host")
 AUTOMATIC = {**ON, "preset": "Automatic"}
@@ -145,6 +160,32 @@ def test_an_injection_that_fails_at_a_later_noise_ends_the_comparison_with_all_c
     more, chosen, reasons = said(host)
     assert chosen == [1] and len(reasons) == 1 and reasons[0].startswith("selection: noise 2 of 3: ")
     assert more == evaluations_of(seen) - evaluations_of(own) == 3 + question
+
+
+def test_cancelling_while_a_later_picture_is_finished_ends_the_run(host):
+    """It is no failure of ours, after which the best so far would be kept."""
+    nodes = judged(graph("sd15", {**FINISHED, "extra_cost": 3.0}, seed=77, steps=400))
+    host.get("/noise_order_test/seen")
+    number, seen, deadline = host.queue(nodes), 0, time.monotonic() + 120
+    while seen < 600 and time.monotonic() < deadline:
+        seen += len(host.get("/noise_order_test/seen"))
+        time.sleep(0.02)
+    comfyui.requests.post(f"{host.url}/interrupt", timeout=10)
+    assert 600 <= seen < 1600
+    with pytest.raises(comfyui.Failed, match="interrupted"):
+        host.finish(number, seconds=120)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "flux"])
+def test_what_another_sampler_goes_on_with_is_no_finished_picture(host, kind):
+    plain, before = sampled(host, part_of_the_steps(graph(kind, None, steps=8), 0, 4))
+    latent, seen = sampled(host, judged(part_of_the_steps(graph(kind, FINISHED, steps=8), 0, 4)))
+    more, chosen, (reason,) = said(host)
+    assert torch.equal(latent, plain) and len(seen) == len(before) and (more, any(chosen)) == (0, False)
+    assert reason.startswith("selection: this sampler leaves its pictures unfinished")
+    sampled(host, judged(part_of_the_steps(graph(kind, EARLY, steps=8), 0, 4)))
+    more, chosen, reasons = said(host)
+    assert not reasons and all(chosen) and more
 
 
 def test_a_judge_that_is_not_there_is_refused(host):

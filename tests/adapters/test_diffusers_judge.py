@@ -471,6 +471,32 @@ def test_a_folder_that_is_no_judge_is_said(sd, tmp_path):
         assert "is no judge" in report.skipped[0] and not report.evaluations
 
 
+@pytest.mark.parametrize("settings", [EARLY, FINISHED], ids=["early", "finished"])
+def test_what_is_no_judges_folder_or_name_costs_the_effect_and_not_the_call(sd, monkeypatch, tmp_path, settings):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    pipe, call = sd
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((packaged.folder("judge") / "config.json").read_bytes())
+    (broken / "model.safetensors.index.json").write_text("{")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for judge in (broken, str(broken), tmp_path / "loop", tmp_path / ("x" * 300), "x" * 5000, "a/b", "\0", "ü"):
+        report = run_ordered(pipe, **call, settings=settings, judge=judge).report
+        (reason,) = report.skipped
+        assert "is no judge" in reason and not report.evaluations
+
+
+def test_by_its_name_the_model_is_the_judge(sd):
+    pipe, call = sd
+    expected = order_latents(pipe, **call, generator=seeded(3), settings={"selection_draws": 2})
+    for name in ("model", "", " model "):
+        ordered = order_latents(pipe, **call, generator=seeded(3), settings={"selection_draws": 2}, judge=name)
+        assert torch.equal(ordered.noise, expected.noise) and not ordered.report.skipped
+        assert ordered.report.scores == expected.report.scores and not ordered.report.judge
+        run = run_ordered(pipe, **call, generator=seeded(3), settings={"judge_at": 1, "selection_draws": 2}, judge=name)
+        assert run.report.chosen == expected.report.chosen
+
+
 def test_latents_and_videos_are_not_judged(sd):
     pipe, call = sd
     call = {**call, "output_type": "latent"}

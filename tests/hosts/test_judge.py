@@ -212,6 +212,20 @@ def test_a_plot_over_judges_has_every_judges_picture(host):
         assert (found["Noise Order score"] is None) == (judge == "model") and found["Noise Order skipped"] is None
 
 
+@pytest.mark.parametrize("switch, at", [(0.0, "0.05"), (0.01, "0.05"), (0.3, "0.3")])
+def test_with_a_refiner_it_is_judged_where_that_takes_over(switch, at):
+    """However early that is: the setting itself begins at 0.05."""
+    refined = {"steps": 20, "refiner_checkpoint_info": "another", "refiner_switch_at": switch}
+    told = DoubleHost("eps").txt2img(**refined, **noise_order(**FINISHED))
+    assert told["Noise Order skipped"] == f"judge at 1: judged at {at}, where the refiner takes over"
+    assert told["Noise Order chosen"] and told["Noise Order score"]
+
+
+def test_a_single_draw_is_the_reason_whatever_the_extra_cost(host):
+    told = host.txt2img(**noise_order(**FINISHED, selection_draws=1))
+    assert told["Noise Order skipped"] == "selection: selection_draws = 1 leaves nothing to compare"
+
+
 def test_too_little_extra_cost_is_said(host):
     told = host.txt2img(**noise_order(**AUTOMATIC, judge_at=1, extra_cost=0.5))
     assert "extra_cost = 0.5 buys no second picture; 1 would" in told["Noise Order skipped"]

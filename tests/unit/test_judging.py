@@ -182,6 +182,11 @@ def test_an_extra_cost_that_buys_no_second_picture_leaves_the_plain_one():
     assert report.skipped == ["selection: extra_cost = 0.9 buys no second picture; 1 would"] and not report.chosen
 
 
+def test_a_single_draw_is_the_reason_whatever_the_extra_cost():
+    _, report = finished({"extra_cost": 3.0, "selection_draws": 1}, Finishing())
+    assert report.skipped == ["selection: selection_draws = 1 leaves nothing to compare"] and not report.chosen
+
+
 def test_a_judge_that_nobody_brought_is_missed():
     settings = NoiseOrderSettings(judge="PickScore")
     ordered = order_noise(settings, draw := draws_of(SHAPE, SEEDS), host())
@@ -251,6 +256,24 @@ def test_a_prompt_that_was_cut_is_said_once():
     said = ["the end of the prompt: the judge reads 77 tokens"]
     assert order_noise(settings, draw, host(), judging=lambda: cut).report.skipped == said
     assert finished({"extra_cost": 2.0}, Finishing(), cut)[1].skipped == said
+
+
+@pytest.mark.parametrize("plan", [SelectionPlan(4, 2, 4), SelectionPlan(4, 2, 2), None], ids=["all", "some", "finished"])
+def test_an_infinite_score_is_not_good_enough(plan):
+    """It says nothing: the looking goes on, and no picture keeps its first draw for it."""
+    scored = []
+
+    def first_infinite(pictures):
+        scored.append(brightness(pictures))
+        return torch.full_like(scored[-1], torch.inf) if len(scored) == 1 else scored[-1]
+
+    judging = Judging(first_infinite, enough=1000.0, digest="0123456789")
+    if plan is None:
+        _, report = finished({"extra_cost": 3.0}, Finishing(), judging)
+    else:
+        report = select(plan, draws_of(SHAPE, SEEDS), host(), judging=judging).report
+    assert len(scored) == (4 if plan is None else plan.finalists) and not report.skipped
+    assert all(score is not None for score in report.kept_scores)
 
 
 def test_best_of_never_takes_a_score_that_is_not_finite():

@@ -16,10 +16,11 @@ from ...settings import INFOTEXT_PREFIX, NoiseOrderSettings
 from ..noise_keyed_draws import further_draws
 from .guided_model import GuidedModel
 from .placing import FRAMES, placed
-from .runs import Cancelled, Watcher
+from .runs import Cancelled, Watcher, cancelling
 from .set_aside import RandomStates
 
 _log = logging.getLogger(INFOTEXT_PREFIX)
+_UNFINISHED = "this sampler leaves its pictures unfinished, for another one; judge_at below 1 would do"
 
 
 def best_finished(
@@ -69,12 +70,13 @@ def best_finished(
             states.put_back()
             model.as_before()
         rows.append([])
-        return sample(ordered.clone(), model.counted(rows[-1]))
+        with cancelling():  # a later run that the user cancels is no failure, after which the best so far would be kept
+            return sample(ordered.clone(), model.counted(rows[-1]))
 
     try:
         kept = choose_finished(
             settings, lambda k: erased_candidate(settings, draw, k), model.family, finish, report, judging,
-            observer=watcher, why_not=unknown or (FRAMES if frames else ""),
+            observer=watcher, why_not=unknown or (FRAMES if frames else _UNFINISHED if model.stops_early else ""),
         )  # fmt: skip
         for what, why in left_out:
             report.skip(what, why)

@@ -167,6 +167,11 @@ class GuidedModel:
         return self._sampler.max_denoise(self._guider, self._sigmas)
 
     @property
+    def stops_early(self) -> bool:
+        """Whether the sampler leaves noise over that the checkpoint has levels for, as where another one goes on."""
+        return float(self._sigmas[-1]) > float(self._table()[0])
+
+    @property
     def denoising_strength(self) -> float:
         """The share of the model's schedule that the sampler goes through, 1 from noise alone."""
         table = self._table()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,11 @@ from .rehearsal import RandomStates
 GivenJudge = Judge | str | Path | None
 """A judge, or the name or the folder of one."""
 _NAMELESS = "judge"
+
+
+def brought(judge: GivenJudge) -> GivenJudge:
+    """A judge that was handed over; None for the name of the model itself, as the setting `judge` has it."""
+    return None if isinstance(judge, str) and judge.strip() in ("", MODEL) else judge
 
 
 def judged_by(judge: GivenJudge, settings: NoiseOrderSettings) -> NoiseOrderSettings:
@@ -48,7 +54,7 @@ def _name(judge: Any) -> str:
 
 
 def _folder(judge: Any) -> Path | None:
-    return Path(judge) if isinstance(judge, Path) or (isinstance(judge, str) and judge and Path(judge).is_dir()) else None
+    return Path(judge) if isinstance(judge, Path) or (isinstance(judge, str) and os.path.isdir(judge)) else None
 
 
 @dataclass

@@ -28,7 +28,7 @@ from ..given_settings import Given, given_settings
 from ..noise_keyed_draws import further_draws
 from .arguments import CALLBACKS, check_call, check_pipeline, guidance_scales, has_callback, makes_videos, parameters
 from .finished_runs import FinishedRuns
-from .judge import GivenJudge, PromptedJudge, judged_by
+from .judge import GivenJudge, PromptedJudge, brought, judged_by
 from .latents import Layout, drawn_as, layouts
 from .model import PipelineModel
 from .models import denoising_models, why_not_asked, why_not_remembered
@@ -55,6 +55,7 @@ class OrderedCall:
             runs: whether the pipeline's own call follows.
         """
         self._started = time.perf_counter()
+        judge = brought(judge)
         self._settings = judged_by(judge, given_settings(settings))
         self.own_call = {**call} if prompt is None else {**call, "prompt": prompt}
         check_pipeline(pipe, self.own_call)

@@ -22,6 +22,7 @@ from ...settings import (
     INFOTEXT_KEYS,
     INFOTEXT_PREFIX,
     JUDGE_HASH,
+    KNOB,
     SCORE,
     SKIPPED,
     NoiseOrderSettings,
@@ -232,9 +233,11 @@ class Session:
 
 
 def _refiner_takes_over(p: Any) -> float:
-    """The share of the steps after which a refiner goes on; 1 without one."""
+    """The share of the steps after which a refiner goes on, as the setting `judge_at` may say it; 1 without one."""
     switch = getattr(p, "refiner_switch_at", None)
-    return 1.0 if switch is None or getattr(p, "refiner_checkpoint_info", None) is None else float(switch)
+    if switch is None or getattr(p, "refiner_checkpoint_info", None) is None:
+        return 1.0
+    return max(float(switch), KNOB["judge_at"].minimum or 0.0)
 
 
 def _wanted(settings: NoiseOrderSettings) -> str:

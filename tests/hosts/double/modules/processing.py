@@ -15,7 +15,7 @@ class Processing:
         self.hr_prompt = self.hr_negative_prompt = ""
         self.is_api, self.styles, self.do_not_save_grid, self.override_settings = False, [], False, {}
         self.script_args, self.scripts = [], None
-        self.mask = self.nmask = None
+        self.mask = self.nmask = self.refiner_checkpoint_info = self.refiner_switch_at = None
         for name, value in fields.items():
             assert hasattr(self, name) or name == "init_images", name
             setattr(self, name, value)
