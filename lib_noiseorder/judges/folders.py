@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ..judge_settings import MODEL
+
 DUAL_ENCODERS = ("align", "altclip", "chinese_clip", "clip", "metaclip_2", "siglip", "siglip2", "vision-text-dual-encoder")
 """transformers' model types whose weights give features of pictures and of prompts that are compared by their cosine."""
 
@@ -29,7 +31,7 @@ def find(folders: Iterable[str | Path] = (), hub: Path | None = None) -> dict[st
 
     Args:
         folders: each may be a judge itself or hold judges, one level (`name`) or two (`org/name`) down. The first of a name
-            is taken, those of the hub's cache come last.
+            is taken, those of the hub's cache come last. None is called `model`: to the settings that is the checkpoint.
         hub: the Hugging Face hub's cache; None: where it is on this machine.
     """
     found: dict[str, Path] = {}
@@ -54,6 +56,7 @@ def find(folders: Iterable[str | Path] = (), hub: Path | None = None) -> dict[st
             look(files, (name,), 0)
     for name, path in packages(hub).items():
         found.setdefault(name, path)
+    found.pop(MODEL, None)
     return dict(sorted(found.items()))
 
 

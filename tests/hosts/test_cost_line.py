@@ -35,6 +35,15 @@ BOTH = {"strength": 0.2, "selection": "automatic"}
 
 
 @pytest.mark.parametrize(
+    "strength, more", [(0.0, ""), (0.2, " Asks the model 3 times: 3 more model evaluations, +8 % at 20 steps.")]
+)
+@pytest.mark.parametrize("at", [0.25, 1])
+def test_a_judge_that_is_not_here_is_told_beforehand_and_nothing_is_announced_for_it(at, strength, more):
+    settings = {"preset": "Custom", "selection": "automatic", "judge": "mine", "judge_at": at, "strength": strength}
+    assert said(settings) == (f"There is no judge 'mine' here. None are compared.{more}", True)
+
+
+@pytest.mark.parametrize(
     "settings, page, line",
     [
         ({}, {}, FIVE),
@@ -57,6 +66,7 @@ BOTH = {"strength": 0.2, "selection": "automatic"}
         ({"chosen": "5:3"}, {}, "A noise is kept for this seed: no extra cost"),
         ({"chosen": "5:3"}, {"seeds": ["5", "6"]}, FIVE),
         ({"chosen": "5:3"}, {"seeds": [""]}, FIVE),
+        ({"judge": "mine", "chosen": "5:3"}, {}, "A noise is kept for this seed: no extra cost"),
         ({"compare_with_off": True}, {}, f"{FIVE}. The pictures without it double the time"),
         ({"compare_with_off": True}, {"script": True}, FIVE),
         ({"hires_pass": True}, {"hires": HIRES}, f"{FIVE}; 8 more in the hires pass"),

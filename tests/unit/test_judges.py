@@ -224,6 +224,8 @@ def test_pictures_without_prompts_are_refused():
 
 def test_judges_are_found_in_folders_and_in_the_hubs_cache(clip, tmp_path):
     place, hub = tmp_path / "place", tmp_path / "hub"
+    (tmp_path / "place").mkdir()
+    (place / "model").symlink_to(clip)  # what the settings call the checkpoint
     for inner in ("b", "org/a", "org/deep/er", "empty"):
         (place / inner).parent.mkdir(parents=True, exist_ok=True)
         (place / inner).symlink_to(clip) if inner == "b" else (place / inner).mkdir()

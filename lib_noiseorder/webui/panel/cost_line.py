@@ -11,10 +11,13 @@ from modules import sd_samplers
 
 from ...chosen import all_named, of_hires_pass
 from ...formulas import key_timesteps
+from ...judge_settings import MODEL
+from ...knobs import shown
 from ...ordering import compares, finishes, judged_at, planned
 from ...plans import in_steps, smallest_extra_cost
 from ...report import Report
-from ...settings import NoiseOrderSettings
+from ...settings import CUSTOM, NoiseOrderSettings
+from ..job.judged_pictures import judges_found
 from ..model.beforehand import Loaded, Run
 from ..model.calls import Calls, makes_two_calls_a_step
 
@@ -90,11 +93,14 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
         return "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more.", True
     if loaded and loaded.unreadable and (settings.selection != "off" or settings.strength != 0):
         return f"{loaded.unreadable[0].upper()}{loaded.unreadable[1:]}. Nothing is asked.", True
+    missing = _judge_not_here(settings, page.seeds)
+    if missing:
+        settings = replace(settings, preset=CUSTOM, selection="off")
     kind = loaded or Loaded("eps")  # of a family nothing is asked here
     calls = kind.calls(page.first)
     cost = _cost(settings, calls, page.seeds, page.first.sampler)
     nothing = settings.selection != "off" and cost.noises == 1
-    sentences = [_too_little(settings, calls)] if nothing else []
+    sentences = [_too_little(settings, calls)] if nothing else [_no_judge(missing)] if missing else []
     line = _work(settings, page, calls, cost, seconds)
     if page.hires and settings.hires_pass:
         named = replace(settings, chosen=of_hires_pass(settings.chosen))
@@ -103,12 +109,23 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
             line += f"{'; ' if line else ''}{again.extra} more in the hires pass"
     if line:
         sentences.append(line)
-    elif not nothing:
+    elif not nothing and not missing:
         kept = all_named(settings.chosen, len(page.seeds), page.seeds)
         sentences.append("A noise is kept for this seed: no extra cost" if kept else "No extra cost")
     if settings.compare_with_off and not page.script:
         sentences.append("The pictures without it double the time")
-    return ". ".join(sentences) + ("." if nothing else ""), nothing
+    warns = nothing or bool(missing)
+    return ". ".join(sentences) + ("." if warns else ""), warns
+
+
+def _judge_not_here(settings: NoiseOrderSettings, seeds: tuple[str, ...]) -> str:
+    """The name of the judge that is wanted and is not on this machine; empty where there is none such."""
+    wanted = settings.judge != MODEL and compares(settings, len(seeds), seeds)
+    return settings.judge if wanted and settings.judge not in judges_found() else ""
+
+
+def _no_judge(name: str) -> str:
+    return f"There is no judge {shown(name)} here. None are compared"
 
 
 def _too_little(settings: NoiseOrderSettings, calls: Calls) -> str:
