@@ -59,11 +59,11 @@ class Tab:
     # -- the panel -------------------------------------------------------------------------------------------------
 
     def open(self):
-        """Open the panel with both folds; opening the accordion ticks it."""
+        """Open the panel with its folds; opening the accordion ticks it."""
         if not self.part("menu").is_visible():
             self.panel.locator(".label-wrap").first.click()
         self.says("cost", re.compile("."))
-        for fold, control in (("formulas", "strength"), ("more", "inner_passes")):
+        for fold, control in (("formulas", "strength"), ("judges", "judge"), ("more", "inner_passes")):
             if not self.part(control).is_visible():
                 self.part(fold).locator(".label-wrap").first.click()
             self.part(control).wait_for()

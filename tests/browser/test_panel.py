@@ -34,11 +34,21 @@ EVERYTHING = NoiseOrderSettings(
     inner_passes=True,
     extra_cost=0.5,
 )
+WITHOUT_A_JUDGE = ("judge_at", "judge_threshold")
+"""What is hidden until a judge is named."""
 
 
 def set_everything(tab):
     first = ["selection", "extra_cost"]  # with a number of draws there is no cost to set
-    left_out = ["enabled", "preset", "chosen", *first, *(["hires_pass"] if tab.name == "img2img" else [])]  # it has no control
+    left_out = [
+        "enabled",
+        "preset",
+        "chosen",
+        "judge",
+        *WITHOUT_A_JUDGE,
+        *first,
+        *(["hires_pass"] if tab.name == "img2img" else []),
+    ]  # it has no control
     for name in [*first, *(name for name in KNOB if name not in left_out)]:
         tab.set(name, getattr(EVERYTHING, name))
 
@@ -71,7 +81,7 @@ def test_ids_are_unique_and_everything_can_be_reached_by_keyboard(open_page):
     for _ in range(60):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("(document.activeElement.closest('[id*=_noise_order_]') || {}).id"))
-    wanted = {f"txt2img_noise_order_{name}" for name in KNOB if name not in ("enabled", "preset")}
+    wanted = {f"txt2img_noise_order_{name}" for name in KNOB if name not in ("enabled", "preset", *WITHOUT_A_JUDGE)}
     wanted |= {
         f"txt2img_noise_order_{name}" for name in ("menu", "use", "forget", "preset_name", "preset_save", "preset_delete")
     }
@@ -140,6 +150,17 @@ def test_only_what_has_an_effect_is_shown(open_page):
     tab.set("extra_cost", 0.3)
     tab.page.wait_for_timeout(500)
     assert tab.read("preset") == "Automatic"
+
+
+def test_the_fold_of_judges_shows_what_a_judge_makes_of_it(tab):
+    tab.part("judge_at").wait_for(state="hidden")
+    judged = "Noise Order: Automatic, Noise Order judge: nobody, Noise Order judge at: 0.5, Noise Order extra cost: 2"
+    tab.paste(f"a cat\nSteps: 20, Sampler: Euler, Seed: 5, {judged}")
+    tab.says("cost", re.compile("^⚠ There is no judge 'nobody' here. None are compared"))
+    tab.part("judge_at").wait_for()
+    assert (tab.read("judge"), tab.read("judge_at")) == ("nobody", 0.5)
+    told = tab.generate()[0]
+    assert "Noise Order judge: nobody" in told and "there is no judge 'nobody'" in told
 
 
 def test_send_to_img2img_takes_the_controls_along(open_page):
