@@ -93,14 +93,14 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
         return "One noise leaves nothing to compare: set Selection draws to 0, or to 2 and more.", True
     if loaded and loaded.unreadable and (settings.selection != "off" or settings.strength != 0):
         return f"{loaded.unreadable[0].upper()}{loaded.unreadable[1:]}. Nothing is asked.", True
-    missing = _judge_not_here(settings, page.seeds)
-    if missing:
+    no_judge = _no_judge(settings, page.seeds)
+    if no_judge:
         settings = replace(settings, preset=CUSTOM, selection="off")
     kind = loaded or Loaded("eps")  # of a family nothing is asked here
     calls = kind.calls(page.first)
     cost = _cost(settings, calls, page.seeds, page.first.sampler)
-    nothing = settings.selection != "off" and cost.noises == 1
-    sentences = [_too_little(settings, calls)] if nothing else [_no_judge(missing)] if missing else []
+    nothing_compared = no_judge or (_too_little(settings, calls) if settings.selection != "off" and cost.noises == 1 else "")
+    sentences = [nothing_compared] if nothing_compared else []
     line = _work(settings, page, calls, cost, seconds)
     if page.hires and settings.hires_pass:
         named = replace(settings, chosen=of_hires_pass(settings.chosen))
@@ -109,23 +109,19 @@ def cost_line(settings: NoiseOrderSettings, page: Page, loaded: Loaded | None, s
             line += f"{'; ' if line else ''}{again.extra} more in the hires pass"
     if line:
         sentences.append(line)
-    elif not nothing and not missing:
+    elif not sentences:
         kept = all_named(settings.chosen, len(page.seeds), page.seeds)
         sentences.append("A noise is kept for this seed: no extra cost" if kept else "No extra cost")
     if settings.compare_with_off and not page.script:
         sentences.append("The pictures without it double the time")
-    warns = nothing or bool(missing)
-    return ". ".join(sentences) + ("." if warns else ""), warns
+    return ". ".join(sentences) + ("." if nothing_compared else ""), bool(nothing_compared)
 
 
-def _judge_not_here(settings: NoiseOrderSettings, seeds: tuple[str, ...]) -> str:
-    """The name of the judge that is wanted and is not on this machine; empty where there is none such."""
-    wanted = settings.judge != MODEL and compares(settings, len(seeds), seeds)
-    return settings.judge if wanted and settings.judge not in judges_found() else ""
-
-
-def _no_judge(name: str) -> str:
-    return f"There is no judge {shown(name)} here. None are compared"
+def _no_judge(settings: NoiseOrderSettings, seeds: tuple[str, ...]) -> str:
+    """What is said of a judge that is wanted and is not on this machine; empty where there is none such."""
+    if settings.judge == MODEL or not compares(settings, len(seeds), seeds) or settings.judge in judges_found():
+        return ""
+    return f"There is no judge {shown(settings.judge)} here. None are compared"
 
 
 def _too_little(settings: NoiseOrderSettings, calls: Calls) -> str:
